@@ -1,0 +1,39 @@
+# The few words of this project.  Everything runs in .venv, made from requirements.lock.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-full check fmt lock docs
+
+demo: $(READY)  ## the main job on eleven real scans, with everything embedded
+	$(BIN)/scanherald demo
+
+test: $(READY)  ## the tests that need Python packages alone
+	$(BIN)/pytest -m "not full"
+
+test-full: $(READY)  ## the tests that also need the system packages of .ci/run
+	$(BIN)/pytest -m full
+
+check: $(READY)  ## lint, format, strict types, import direction, lock file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/uv pip compile -q --universal --all-extras --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
+	git diff --exit-code --stat requirements.lock
+
+fmt: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(READY)  ## move every pin to the newest release
+	$(BIN)/uv pip compile -q --upgrade --universal --all-extras --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
+
+docs: $(READY)  ## write the generated pages again
+	$(BIN)/python -m docs.generate
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)

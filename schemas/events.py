@@ -1,0 +1,192 @@
+"""The event contract: one stream entry is one CloudEvents 1.0 event.
+
+``decode_entry`` turns the raw fields of an entry into an ``Event``; it is pure
+and total: any input gives an Event or raises InvalidEvent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+
+from schemas.errors import InvalidEvent, TooLarge, UnknownEventType
+from schemas.scans import Scan, decode_scan
+
+
+class EventType(StrEnum):
+    """Every type the stream may carry and a subscriber may ask for."""
+
+    SCAN_STARTED = "scan.started"
+    SCAN_COMPLETED = "scan.completed"
+    SCAN_FAILED = "scan.failed"
+    COMPLIANCE_VIOLATION = "compliance.violation"
+    ANOMALY_DETECTED = "anomaly.detected"
+    SCHEDULE_CREATED = "schedule.created"
+    SCHEDULE_UPDATED = "schedule.updated"
+    SCHEDULE_FAILED = "schedule.failed"
+
+
+ShortText = Annotated[str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""An attribute: bounded, and without control characters (no database or header takes them)."""
+
+
+class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """The attributes of an entry.  ``data`` or ``dataref`` is needed, the rest has defaults."""
+
+    data: msgspec.Raw = msgspec.Raw(b"")
+    dataref: Annotated[str, msgspec.Meta(max_length=8192)] | None = None
+    type: ShortText = EventType.SCAN_COMPLETED.value
+    id: ShortText | None = None
+    source: ShortText = ""
+    subject: ShortText | None = None
+    time: ShortText | None = None
+    specversion: ShortText = "1.0"
+    userid: ShortText | None = None
+    traceparent: ShortText | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One decoded event.
+
+    ``source`` and ``event_id`` are its identity: a repeat is recognised by them.
+    ``data`` holds the original bytes; ``scan`` is set for scan results that came inline.
+    """
+
+    type: EventType
+    event_id: str
+    source: str
+    data: bytes
+    dataref: str | None
+    scan: Scan | None
+    subject: str | None
+    time: datetime | None
+    userid: str | None
+    traceparent: str | None
+
+    @property
+    def domain(self) -> str | None:
+        """The domain the event speaks of, where it says one."""
+        return self.scan.domain if self.scan else self.subject
+
+
+class EventData(msgspec.Struct, frozen=True):
+    """The ``data`` of events other than scan results: whatever the scanner says, plus these."""
+
+    scan_id: str | None = None
+    domain: str | None = None
+    error: str | None = None
+
+
+_structured = msgspec.json.Decoder(CloudEvent)
+_data = msgspec.json.Decoder(EventData)
+_any_object = msgspec.json.Decoder(dict[str, Any])
+
+
+def decode_entry(fields: Mapping[bytes, bytes], *, max_bytes: int) -> Event:
+    """Decode and validate the fields of one stream entry.
+
+    ``max_bytes`` bounds the whole entry.  Raises InvalidEvent (or its children
+    UnknownEventType, TooLarge) with a reason a person can act on.
+    """
+    size = sum(len(key) + len(value) for key, value in fields.items())
+    if size > max_bytes:
+        raise TooLarge(
+            f"the entry has {size:,} bytes, the limit is {max_bytes:,} "
+            "(SCANHERALD_MAX_ENTRY_BYTES); send a `dataref` instead of `data`"
+        )
+    return _event(_structured_mode(fields) if b"event" in fields else _binary_mode(fields))
+
+
+def _structured_mode(fields: Mapping[bytes, bytes]) -> CloudEvent:
+    try:
+        return _structured.decode(fields[b"event"])
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(f"field `event`: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidEvent(f"field `event` is not JSON in UTF-8: {error}") from error
+    except RecursionError as error:
+        raise InvalidEvent("field `event` is nested too deeply") from error
+
+
+def _binary_mode(fields: Mapping[bytes, bytes]) -> CloudEvent:
+    attributes: dict[str, str] = {}
+    for name in CloudEvent.__struct_fields__:
+        if name == "data" or name.encode() not in fields:
+            continue
+        try:
+            attributes[name] = fields[name.encode()].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidEvent(f"field `{name}` is not UTF-8: {error}") from error
+    try:
+        return msgspec.convert(
+            {**attributes, "data": msgspec.Raw(fields.get(b"data", b""))}, CloudEvent
+        )
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(f"entry: {error}") from error
+
+
+def _event(cloud: CloudEvent) -> Event:
+    try:
+        kind = EventType(cloud.type)
+    except ValueError as error:
+        known = ", ".join(EventType)
+        raise UnknownEventType(f"type {cloud.type!r} is not one of: {known}") from error
+    if cloud.specversion not in ("1.0", ""):
+        raise InvalidEvent(f"specversion {cloud.specversion!r} is not supported; send 1.0")
+    data = bytes(cloud.data).strip()
+    if not data and not cloud.dataref:
+        raise InvalidEvent("the entry has neither `data` nor `dataref`; send one of them")
+    scan = decode_scan(data) if data and kind is EventType.SCAN_COMPLETED else None
+    details = EventData() if scan or not data else _details(data)
+    return Event(
+        type=kind,
+        event_id=cloud.id or _derived_id(kind, scan, details, data, cloud.dataref),
+        source=cloud.source,
+        data=data,
+        dataref=None if data else cloud.dataref,
+        scan=scan,
+        subject=cloud.subject or details.domain,
+        time=_time(cloud.time),
+        userid=cloud.userid or None,
+        traceparent=cloud.traceparent or None,
+    )
+
+
+def _details(data: bytes) -> EventData:
+    try:
+        _any_object.decode(data)
+        return _data.decode(data)
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(f"`data`: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidEvent(f"`data` is not JSON in UTF-8: {error}") from error
+    except RecursionError as error:
+        raise InvalidEvent("`data` is nested too deeply") from error
+
+
+def _derived_id(
+    kind: EventType, scan: Scan | None, details: EventData, data: bytes, dataref: str | None
+) -> str:
+    """The identity of an event that brought none: its scan's, else that of its content."""
+    scan_id = str(scan.scan_id) if scan else details.scan_id
+    if scan_id and kind.startswith("scan."):
+        return f"{kind}:{scan_id}"
+    content = data or (dataref or "").encode()
+    return f"{kind}:{hashlib.sha256(content).hexdigest()}"
+
+
+def _time(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidEvent(f"time {text!r} is not RFC 3339, such as 2026-01-31T12:00:00Z") from error

@@ -1,0 +1,128 @@
+"""The scan result: what a scanner found on a website, as the event carries it.
+
+Decoding is typed and bounded here and nowhere else.  The structs drop fields
+they do not know; the ledger keeps the original bytes, so nothing a scanner
+sent is lost.  ``null`` always means that the source did not say.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+
+from schemas.errors import InvalidEvent
+
+CUT_MARK = "… [cut]"
+"""Ends every string that was longer than its bound."""
+
+Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+"""An integer that every JSON reader and every database column can hold."""
+
+Domain = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=253, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
+"""The scanned host: at most 253 characters as in DNS, none of them a control character."""
+
+
+class Cookie(msgspec.Struct, frozen=True, kw_only=True):
+    """One cookie as the scanner reported it."""
+
+    name: str = ""
+    domain: str | None = None
+    path: str | None = None
+    hashed_value: str | None = None
+    cookie_duration: str | float | None = None
+    """ "Session", "30 days", or seconds."""
+    size: Whole | None = None
+    """Bytes."""
+    http_only: bool | None = None
+    secure: bool | None = None
+    same_site: str | None = None
+    category: str | None = None
+    vendor: str | None = None
+    cookie_type: str | None = None
+    """ "First Party" or "Third Party"; anything else is unknown."""
+    set_after_accept: bool | None = None
+    """False: it was there before the visitor chose."""
+    iab_purposes: list[str | Whole] | None = None
+    description: str | None = None
+    source: str | None = None
+    """How the category was found."""
+    ml_confidence: float | None = None
+    requires_review: bool | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Storages(msgspec.Struct, frozen=True, kw_only=True, rename={
+    "local_storage": "localStorage", "session_storage": "sessionStorage",
+}):
+    """Keys and values found in the browser's web storage."""
+
+    local_storage: dict[str, Any] | None = None
+    session_storage: dict[str, Any] | None = None
+
+
+class Scan(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished scan of one website.  Only ``scan_id`` and ``domain`` are required."""
+
+    scan_id: UUID
+    domain: Domain
+    scan_mode: str | None = None
+    """quick, deep, scheduled or realtime; other words are kept."""
+    timestamp_utc: datetime | None = None
+    status: str | None = None
+    duration_seconds: float | None = None
+    page_count: Whole | None = None
+    pages_visited: list[str] | None = None
+    error: str | None = None
+    params: dict[str, Any] | None = None
+    storages: Storages | None = None
+    cookies: list[Cookie] | None = None
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the scan finished, in UTC; a time without zone is taken as UTC."""
+        if self.timestamp_utc is None:
+            return None
+        if self.timestamp_utc.tzinfo is None:
+            return self.timestamp_utc.replace(tzinfo=UTC)
+        return self.timestamp_utc.astimezone(UTC)
+
+
+_decoder = msgspec.json.Decoder(Scan)
+
+
+def decode_scan(data: bytes) -> Scan:
+    """Decode and validate one scan result.
+
+    Raises InvalidEvent with the JSON path of the offence; never anything else,
+    whatever the bytes are.
+    """
+    try:
+        scan = _decoder.decode(data)
+        _ = scan.finished_at  # a time at the edge of the calendar overflows on the way to UTC
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(f"scan result: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidEvent(f"scan result is not JSON in UTF-8: {error}") from error
+    except RecursionError as error:
+        raise InvalidEvent("scan result is nested too deeply") from error
+    except OverflowError as error:
+        raise InvalidEvent(f"scan result: timestamp_utc is out of range: {error}") from error
+    if not scan.domain.strip():
+        raise InvalidEvent("scan result: `domain` is blank")
+    return scan
+
+
+def cut(text: str, limit: int) -> str:
+    """Bound ``text`` to ``limit`` bytes of UTF-8; a cut text ends with ``CUT_MARK``."""
+    if len(text) * 4 <= limit:
+        return text
+    raw = text.encode("utf-8", "surrogatepass")
+    if len(raw) <= limit:
+        return text
+    room = max(0, limit - len(CUT_MARK.encode()))
+    return raw[:room].decode("utf-8", "ignore") + CUT_MARK

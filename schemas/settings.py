@@ -1,0 +1,219 @@
+"""Every setting, typed, with its default and its reason.
+
+Read once by ``load_settings`` where a process starts, then passed on; nothing
+else reads the environment.  The five URLs have their usual names, everything
+else is prefixed ``SCANHERALD_``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from schemas.errors import InvalidSettings
+from schemas.reports import DEFAULT_FORMATS, Format, Severity
+
+
+def _split(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Item = TypeVar("Item")
+Listed = Annotated[tuple[Item, ...], NoDecode, BeforeValidator(_split)]
+"""Several values in one variable, separated by commas."""
+
+
+def _url(name: str) -> Any:
+    """An environment variable with its usual name, or the same under our prefix."""
+    return AliasChoices(name, f"SCANHERALD_{name}")
+
+
+class Settings(BaseSettings):
+    """The configuration of one process.  Immutable once read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SCANHERALD_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    # Engines
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        validation_alias=_url("REDIS_URL"),
+        description="Redis or Valkey that carries the event stream.",
+    )
+    celery_broker_url: str | None = Field(
+        None,
+        validation_alias=_url("CELERY_BROKER_URL"),
+        description="Celery's broker; REDIS_URL when empty.",
+    )
+    celery_result_backend: str | None = Field(
+        None,
+        validation_alias=_url("CELERY_RESULT_BACKEND"),
+        description="Celery's result backend; REDIS_URL when empty.",
+    )
+    data_dir: Path = Field(
+        Path("scanherald-data"),
+        description="Folder of the embedded defaults: ledger, artifacts, keys, server data.",
+    )
+    database_url: str | None = Field(
+        None,
+        validation_alias=_url("DATABASE_URL"),
+        description="Ledger; a SQLite file in data_dir when empty.",
+    )
+    artifacts_url: str | None = Field(
+        None,
+        validation_alias=_url("ARTIFACTS_URL"),
+        description="Artifact store: file:///path, s3://, gs:// or az://; "
+        "a folder in data_dir when empty.",
+    )
+
+    # Stream
+    streams: Listed[str] = Field(
+        ("scans:events",), description="Streams to consume, separated by commas."
+    )
+    consumer_group: str = Field("scanherald", description="Consumer group.")
+    consumer_name: str | None = Field(
+        None, description="This listener's consumer name; host name and process id when empty."
+    )
+    batch_entries: int = Field(50, ge=1, le=1000, description="Entries read at most per batch.")
+    batch_bytes: int = Field(
+        4 * 1024 * 1024, ge=1024, description="Bytes aimed at per batch: COUNT adapts to it."
+    )
+    block_ms: int = Field(2000, ge=10, le=4000, description="How long one read waits, ms.")
+    claim_idle_ms: int = Field(
+        60_000, ge=100, description="Idle time after which another consumer's entry is claimed, ms."
+    )
+    poison_deliveries: int = Field(
+        5, ge=2, description="Deliveries of an entry after which it is taken alone."
+    )
+    max_entry_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Largest entry or dataref.")
+    max_cookies: int = Field(
+        50_000, ge=1, description="Cookies a report shows; more are counted and marked."
+    )
+    max_string_bytes: int = Field(8 * 1024, ge=64, description="Longer strings are cut and marked.")
+
+    # dataref
+    dataref_timeout_s: float = Field(10.0, gt=0, description="Time for one fetch of a dataref, s.")
+    dataref_file_roots: Listed[Path] = Field(
+        (), description="Folders that file: datarefs may point into, separated by commas."
+    )
+
+    # Runs
+    formats: Listed[Format] = Field(
+        DEFAULT_FORMATS, description="Formats rendered for each scan, separated by commas."
+    )
+    language: str = Field("en", description="Language of reports and messages.")
+    rule_pack: str = Field("eu-baseline", description="Rule pack that judges new scans.")
+    run_deadline_s: float = Field(
+        900.0, gt=0, description="A run not settled by then is dispatched again, s."
+    )
+    run_max_attempts: int = Field(5, ge=1, description="Dispatches of a run before it is dead.")
+    render_max_tries: int = Field(
+        4, ge=1, description="Starts of one format in one run before it is given up as poison."
+    )
+    sweep_interval_s: float = Field(60.0, gt=0, description="Beat's sweep, s.")
+    sweep_batch: int = Field(500, ge=1, description="Rows one sweep takes at most of each kind.")
+
+    # Celery
+    task_time_limit_s: int = Field(300, ge=1, description="A task is killed after this, s.")
+    task_soft_time_limit_s: int = Field(270, ge=1, description="A task is asked to end, s.")
+    task_max_retries: int = Field(3, ge=0, description="Fast retries of a task.")
+    retry_max_s: float = Field(60.0, gt=0, description="Longest fast retry delay, s.")
+    visibility_timeout_s: int = Field(
+        600, ge=1, description="Redis gives an unacknowledged task to another worker after this; "
+        "must exceed every time limit and countdown, s."
+    )
+    result_expires_s: int = Field(86_400, ge=60, description="Task results are kept this long, s.")
+
+    # Notifications
+    violation_severity: Severity = Field(
+        Severity.HIGH, description="Findings from here on make a compliance.violation event."
+    )
+    anomaly_added_cookies: int = Field(
+        20, ge=1, description="New cookies since the scan before that make an anomaly."
+    )
+    anomaly_score_drop: int = Field(
+        15, ge=1, description="Points lost since the scan before that make an anomaly."
+    )
+    delivery_lease_s: float = Field(
+        120.0, gt=0, description="A delivery in hand longer than this is taken up again, s."
+    )
+    delivery_schedule_s: Listed[float] = Field(
+        (300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 36_000.0),
+        description="Delays after the fast retries, as due times in the ledger, s, "
+        "separated by commas; then the delivery has failed.",
+    )
+    public_url: str | None = Field(
+        None, description="Base address under which readers reach the artifacts, for links."
+    )
+    http_timeout_s: float = Field(10.0, gt=0, description="Time for one webhook or Slack call, s.")
+    http_allow: Listed[str] = Field(
+        (), description="Destinations exempt from the guard (host or host:port), also by plain "
+        "http; separated by commas."
+    )
+    smtp_host: str | None = Field(None, description="Mail server; without it e-mail is off.")
+    smtp_port: int = Field(587, ge=1, le=65535, description="Mail server's port.")
+    smtp_security: str = Field(
+        "starttls", pattern="^(starttls|tls|none)$",
+        description="starttls, tls (implicit) or none (a local relay only).",
+    )
+    smtp_username: str | None = Field(None, description="Mail server's user.")
+    smtp_password: SecretStr | None = Field(None, description="Mail server's password.")
+    smtp_timeout_s: float = Field(15.0, gt=0, description="Time for one mail server answer, s.")
+    mail_from: str = Field("scanherald@localhost", description="Sender of e-mails.")
+    list_unsubscribe_url: str | None = Field(
+        None, description="https address for List-Unsubscribe; no header when empty."
+    )
+
+    # Secrets
+    encryption_keys: Listed[SecretStr] = Field(
+        (), description="Fernet keys that protect subscribers' secrets, newest first, separated "
+        "by commas; a key file in data_dir when empty."
+    )
+
+    # Logs
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: str = Field(
+        "auto", pattern="^(auto|console|json)$",
+        description="console, json, or auto: console on a terminal, json otherwise.",
+    )
+
+    @property
+    def broker_url(self) -> str:
+        """Celery's broker."""
+        return self.celery_broker_url or self.redis_url
+
+    @property
+    def result_backend(self) -> str:
+        """Celery's result backend."""
+        return self.celery_result_backend or self.redis_url
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'ledger.sqlite3'}"
+
+    @property
+    def artifact_store_url(self) -> str:
+        """URL of the artifact store."""
+        return self.artifacts_url or (self.data_dir.absolute() / "artifacts").as_uri()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment once; ``overrides`` win over it.
+
+    Raises InvalidSettings that names each bad variable.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise InvalidSettings(f"settings: {problems}") from error
