@@ -1,0 +1,1 @@
+"""``scanherald …``: the commands, and the wiring of processes."""

@@ -1,0 +1,1 @@
+"""Judgement: a scan, and the one before it, become a Report."""

@@ -1,0 +1,1 @@
+"""What travels: events, scans, reports, notifications, runs, settings, the error tree."""

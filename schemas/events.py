@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from schemas.errors import InvalidEvent, TooLarge, UnknownEventType
-from schemas.scans import Scan, decode_scan
+from schemas.scans import NO_CONTROLS, Scan, decode_scan, explain
 
 
 class EventType(StrEnum):
@@ -32,23 +32,32 @@ class EventType(StrEnum):
     SCHEDULE_FAILED = "schedule.failed"
 
 
-ShortText = Annotated[str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""An attribute: bounded, and without control characters (no database or header takes them)."""
+ShortText = Annotated[str, msgspec.Meta(max_length=255, pattern=NO_CONTROLS)]
+"""An attribute: short enough for a unique index on two of them, without control characters."""
 
 
 class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The attributes of an entry.  ``data`` or ``dataref`` is needed, the rest has defaults."""
 
-    data: msgspec.Raw = msgspec.Raw(b"")
-    dataref: Annotated[str, msgspec.Meta(max_length=8192)] | None = None
+    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    """A JSON object: the scan result, or the event's own data for other types."""
+    dataref: Annotated[str, msgspec.Meta(max_length=8192, pattern=NO_CONTROLS)] | None = None
+    """Where to fetch ``data``: https:, s3:, gs:, az:, or file: under an allowed folder."""
     type: ShortText = EventType.SCAN_COMPLETED.value
+    """What happened."""
     id: ShortText | None = None
+    """With ``source`` the event's identity; derived from scan_id or content when absent."""
     source: ShortText = ""
+    """Who says so."""
     subject: ShortText | None = None
+    """The domain the event speaks of."""
     time: ShortText | None = None
+    """When it happened, RFC 3339; a time without zone is taken as UTC."""
     specversion: ShortText = "1.0"
     userid: ShortText | None = None
+    """The subscriber who owns the scan: told even where no subscription matches."""
     traceparent: ShortText | None = None
+    """W3C trace context, carried to the tasks and the webhooks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +88,8 @@ class Event:
 class EventData(msgspec.Struct, frozen=True):
     """The ``data`` of events other than scan results: whatever the scanner says, plus these."""
 
-    scan_id: str | None = None
-    domain: str | None = None
+    scan_id: ShortText | None = None
+    domain: ShortText | None = None
     error: str | None = None
 
 
@@ -108,7 +117,7 @@ def _structured_mode(fields: Mapping[bytes, bytes]) -> CloudEvent:
     try:
         return _structured.decode(fields[b"event"])
     except msgspec.ValidationError as error:
-        raise InvalidEvent(f"field `event`: {error}") from error
+        raise InvalidEvent(f"field `event`: {explain(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidEvent(f"field `event` is not JSON in UTF-8: {error}") from error
     except RecursionError as error:
@@ -129,7 +138,7 @@ def _binary_mode(fields: Mapping[bytes, bytes]) -> CloudEvent:
             {**attributes, "data": msgspec.Raw(fields.get(b"data", b""))}, CloudEvent
         )
     except msgspec.ValidationError as error:
-        raise InvalidEvent(f"entry: {error}") from error
+        raise InvalidEvent(f"entry: {explain(error)}") from error
 
 
 def _event(cloud: CloudEvent) -> Event:
@@ -141,10 +150,12 @@ def _event(cloud: CloudEvent) -> Event:
     if cloud.specversion not in ("1.0", ""):
         raise InvalidEvent(f"specversion {cloud.specversion!r} is not supported; send 1.0")
     data = bytes(cloud.data).strip()
+    if data == b"null":  # CloudEvents lets a producer say so for "no data"
+        data = b""
     if not data and not cloud.dataref:
         raise InvalidEvent("the entry has neither `data` nor `dataref`; send one of them")
     scan = decode_scan(data) if data and kind is EventType.SCAN_COMPLETED else None
-    details = EventData() if scan or not data else _details(data)
+    details = EventData() if scan or not data else decode_data(data)
     return Event(
         type=kind,
         event_id=cloud.id or _derived_id(kind, scan, details, data, cloud.dataref),
@@ -159,12 +170,13 @@ def _event(cloud: CloudEvent) -> Event:
     )
 
 
-def _details(data: bytes) -> EventData:
+def decode_data(data: bytes) -> EventData:
+    """Validate the data of an event that is not a scan result.  Raises InvalidEvent."""
     try:
         _any_object.decode(data)
         return _data.decode(data)
     except msgspec.ValidationError as error:
-        raise InvalidEvent(f"`data`: {error}") from error
+        raise InvalidEvent(f"`data`: {explain(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidEvent(f"`data` is not JSON in UTF-8: {error}") from error
     except RecursionError as error:
@@ -189,4 +201,6 @@ def _time(text: str | None) -> datetime | None:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise InvalidEvent(f"time {text!r} is not RFC 3339, such as 2026-01-31T12:00:00Z") from error
+        raise InvalidEvent(
+            f"time {text!r} is not RFC 3339, such as 2026-01-31T12:00:00Z"
+        ) from error

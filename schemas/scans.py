@@ -21,9 +21,11 @@ CUT_MARK = "… [cut]"
 Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 """An integer that every JSON reader and every database column can hold."""
 
-Domain = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=253, pattern=r"^[^\x00-\x1f\x7f]*$")
-]
+NO_CONTROLS = r"^(?![\s\S]*[\x00-\x1f\x7f-\x9f\u2028\u2029])"
+"""No control character and no line separator anywhere: no database, header or log line takes
+them.  A lookahead, because ``$`` would let a trailing line feed through."""
+
+Domain = Annotated[str, msgspec.Meta(min_length=1, max_length=253, pattern=NO_CONTROLS)]
 """The scanned host: at most 253 characters as in DNS, none of them a control character."""
 
 
@@ -56,9 +58,15 @@ class Cookie(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] | None = None
 
 
-class Storages(msgspec.Struct, frozen=True, kw_only=True, rename={
-    "local_storage": "localStorage", "session_storage": "sessionStorage",
-}):
+class Storages(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename={
+        "local_storage": "localStorage",
+        "session_storage": "sessionStorage",
+    },
+):
     """Keys and values found in the browser's web storage."""
 
     local_storage: dict[str, Any] | None = None
@@ -102,10 +110,11 @@ def decode_scan(data: bytes) -> Scan:
     whatever the bytes are.
     """
     try:
+        data.decode()  # the decoder skips unknown fields unread, yet the ledger keeps them too
         scan = _decoder.decode(data)
         _ = scan.finished_at  # a time at the edge of the calendar overflows on the way to UTC
     except msgspec.ValidationError as error:
-        raise InvalidEvent(f"scan result: {error}") from error
+        raise InvalidEvent(f"scan result: {explain(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidEvent(f"scan result is not JSON in UTF-8: {error}") from error
     except RecursionError as error:
@@ -117,12 +126,22 @@ def decode_scan(data: bytes) -> Scan:
     return scan
 
 
+def explain(error: msgspec.ValidationError) -> str:
+    """Say in words, for a dead letter, what the decoder said with our pattern."""
+    return str(error).replace(f"matching regex {NO_CONTROLS!r}", "without control characters")
+
+
 def cut(text: str, limit: int) -> str:
-    """Bound ``text`` to ``limit`` bytes of UTF-8; a cut text ends with ``CUT_MARK``."""
+    """Bound ``text`` to ``limit`` bytes of UTF-8; a cut text ends with ``CUT_MARK``.
+
+    The bound wins: where it is shorter than the mark, only the mark's start is left.
+    """
     if len(text) * 4 <= limit:
         return text
     raw = text.encode("utf-8", "surrogatepass")
     if len(raw) <= limit:
         return text
-    room = max(0, limit - len(CUT_MARK.encode()))
-    return raw[:room].decode("utf-8", "ignore") + CUT_MARK
+    mark = CUT_MARK.encode()
+    if limit < len(mark):
+        return mark[: max(0, limit)].decode("utf-8", "ignore")
+    return raw[: limit - len(mark)].decode("utf-8", "ignore") + CUT_MARK

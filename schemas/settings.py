@@ -10,17 +10,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas.errors import InvalidSettings
 from schemas.reports import DEFAULT_FORMATS, Format, Severity
+
+_PREFIX = "SCANHERALD_"
 
 
 def _split(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
 
 
 Item = TypeVar("Item")
@@ -30,30 +43,38 @@ Listed = Annotated[tuple[Item, ...], NoDecode, BeforeValidator(_split)]
 
 def _url(name: str) -> Any:
     """An environment variable with its usual name, or the same under our prefix."""
-    return AliasChoices(name, f"SCANHERALD_{name}")
+    return AliasChoices(name, _PREFIX + name)
 
 
 class Settings(BaseSettings):
     """The configuration of one process.  Immutable once read."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SCANHERALD_", frozen=True, extra="ignore", populate_by_name=True
+        env_prefix=_PREFIX,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,  # the bad value may be a secret
+        allow_inf_nan=False,
     )
 
     # Engines
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         validation_alias=_url("REDIS_URL"),
+        repr=False,  # it may hold a password
         description="Redis or Valkey that carries the event stream.",
     )
     celery_broker_url: str | None = Field(
         None,
         validation_alias=_url("CELERY_BROKER_URL"),
+        repr=False,  # it may hold a password
         description="Celery's broker; REDIS_URL when empty.",
     )
     celery_result_backend: str | None = Field(
         None,
         validation_alias=_url("CELERY_RESULT_BACKEND"),
+        repr=False,  # it may hold a password
         description="Celery's result backend; REDIS_URL when empty.",
     )
     data_dir: Path = Field(
@@ -63,11 +84,13 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None,
         validation_alias=_url("DATABASE_URL"),
+        repr=False,  # it may hold a password
         description="Ledger; a SQLite file in data_dir when empty.",
     )
     artifacts_url: str | None = Field(
         None,
         validation_alias=_url("ARTIFACTS_URL"),
+        repr=False,  # it may hold a password
         description="Artifact store: file:///path, s3://, gs:// or az://; "
         "a folder in data_dir when empty.",
     )
@@ -125,8 +148,10 @@ class Settings(BaseSettings):
     task_max_retries: int = Field(3, ge=0, description="Fast retries of a task.")
     retry_max_s: float = Field(60.0, gt=0, description="Longest fast retry delay, s.")
     visibility_timeout_s: int = Field(
-        600, ge=1, description="Redis gives an unacknowledged task to another worker after this; "
-        "must exceed every time limit and countdown, s."
+        600,
+        ge=1,
+        description="Redis gives an unacknowledged task to another worker after this; "
+        "must exceed every time limit and countdown, s.",
     )
     result_expires_s: int = Field(86_400, ge=60, description="Task results are kept this long, s.")
 
@@ -143,7 +168,7 @@ class Settings(BaseSettings):
     delivery_lease_s: float = Field(
         120.0, gt=0, description="A delivery in hand longer than this is taken up again, s."
     )
-    delivery_schedule_s: Listed[float] = Field(
+    delivery_schedule_s: Listed[NonNegativeFloat] = Field(
         (300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 36_000.0),
         description="Delays after the fast retries, as due times in the ledger, s, "
         "separated by commas; then the delivery has failed.",
@@ -153,13 +178,15 @@ class Settings(BaseSettings):
     )
     http_timeout_s: float = Field(10.0, gt=0, description="Time for one webhook or Slack call, s.")
     http_allow: Listed[str] = Field(
-        (), description="Destinations exempt from the guard (host or host:port), also by plain "
-        "http; separated by commas."
+        (),
+        description="Destinations exempt from the guard (host or host:port), also by plain "
+        "http; separated by commas.",
     )
     smtp_host: str | None = Field(None, description="Mail server; without it e-mail is off.")
     smtp_port: int = Field(587, ge=1, le=65535, description="Mail server's port.")
     smtp_security: str = Field(
-        "starttls", pattern="^(starttls|tls|none)$",
+        "starttls",
+        pattern="^(starttls|tls|none)$",
         description="starttls, tls (implicit) or none (a local relay only).",
     )
     smtp_username: str | None = Field(None, description="Mail server's user.")
@@ -172,14 +199,18 @@ class Settings(BaseSettings):
 
     # Secrets
     encryption_keys: Listed[SecretStr] = Field(
-        (), description="Fernet keys that protect subscribers' secrets, newest first, separated "
-        "by commas; a key file in data_dir when empty."
+        (),
+        description="Fernet keys that protect subscribers' secrets, newest first, separated "
+        "by commas; a key file in data_dir when empty.",
     )
 
     # Logs
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_level: Annotated[str, BeforeValidator(_upper)] = Field(
+        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR."
+    )
     log_format: str = Field(
-        "auto", pattern="^(auto|console|json)$",
+        "auto",
+        pattern="^(auto|console|json)$",
         description="console, json, or auto: console on a terminal, json otherwise.",
     )
 
@@ -204,16 +235,26 @@ class Settings(BaseSettings):
         return self.artifacts_url or (self.data_dir.absolute() / "artifacts").as_uri()
 
 
-def load_settings(**overrides: Any) -> Settings:
-    """Read the environment once; ``overrides`` win over it.
+def environment_name(field: str) -> str:
+    """The variable that sets ``field``: its usual name where it has one, else the prefixed one."""
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else _PREFIX + field.upper()
 
-    Raises InvalidSettings that names each bad variable.
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment once; ``overrides`` (by field name) win over it.
+
+    Raises InvalidSettings that names each bad variable and never shows its value.
     """
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-            for item in error.errors()
-        )
+        problems = "; ".join(f"{_variable(item['loc'])}: {item['msg']}" for item in error.errors())
         raise InvalidSettings(f"settings: {problems}") from error
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    """A bad value's place: the variable, and the item counted from 1 where it is a list."""
+    first, *rest = (str(part) for part in location)
+    name = environment_name(first) if first in Settings.model_fields else first
+    return " item ".join([name, *(str(int(part) + 1) for part in rest if part.isdigit())])

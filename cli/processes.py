@@ -1,0 +1,95 @@
+"""The parts of the service, each in the process that calls it: listener, worker, beat."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from dataclasses import dataclass
+
+from schemas.settings import Settings
+
+
+def run_listener(settings: Settings) -> None:
+    """Consume until SIGTERM or SIGINT; the batch in hand is finished and acknowledged."""
+    from listener.consumer import Listener
+    from listener.stream import EventStreams
+    from tasks import wiring
+    from tasks.app import publish_only
+    from tasks.chords import dispatch
+    from tasks.logs import configure_logs
+
+    configure_logs(settings)
+    wiring.use(settings)
+    publish_only()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    parts = wiring.current()
+    parts.ledger.migrate()
+    streams = EventStreams(
+        settings.redis_url,
+        settings.streams,
+        settings.consumer_group,
+        settings.consumer_name or f"{socket.gethostname()}-{os.getpid()}",
+        block_ms=settings.block_ms,
+    )
+    Listener(streams, parts, dispatch, stop).run()
+    parts.close()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What ``scanherald worker`` was asked for; None leaves Celery's default."""
+
+    queues: tuple[str, ...] = ()
+    concurrency: int | None = None
+    autoscale: str | None = None
+    pool: str = "prefork"
+    max_tasks_per_child: int | None = None
+    name: str | None = None
+
+
+def run_worker(settings: Settings, options: WorkerOptions) -> None:
+    """Run a Celery worker in this process until it is told to stop."""
+    # SIGTERM, which supervisors send, starts the soft shutdown; read when billiard is imported.
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    from tasks import app, wiring
+    from tasks.app import QUEUES
+
+    wiring.use(settings)
+    wiring.current().ledger.migrate()
+    wiring.current().close()
+    arguments = [
+        "worker",
+        f"--loglevel={settings.log_level}",
+        f"--queues={','.join(options.queues or QUEUES)}",
+        f"--pool={options.pool}",
+        "--without-gossip",  # workers need not know each other: the ledger is what they share
+        "--without-mingle",
+    ]
+    arguments += [
+        f"--{name}={value}"
+        for name, value in (
+            ("concurrency", options.concurrency),
+            ("autoscale", options.autoscale),
+            ("max-tasks-per-child", options.max_tasks_per_child),
+            ("hostname", options.name),
+        )
+        if value is not None
+    ]
+    app.worker_main(arguments)
+
+
+def run_beat(settings: Settings) -> None:
+    """Run Celery beat in this process until it is told to stop."""
+    from tasks import app, wiring
+    from tasks.app import publish_only
+
+    wiring.use(settings)
+    publish_only()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    pid_file = settings.data_dir / "beat.pid"
+    pid_file.unlink(missing_ok=True)  # of a beat that was killed; supervision allows only one
+    app.start(["beat", f"--loglevel={settings.log_level}", f"--pidfile={pid_file}"])

@@ -1,0 +1,97 @@
+"""``runs``, ``reports``, ``deliveries``: what the ledger says happened."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.output import print_json, print_rows
+from schemas.settings import load_settings
+
+Limit = Annotated[int, typer.Option(min=1, help="Rows at most, newest first.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Domain = Annotated[str | None, typer.Option(help="Only this domain.")]
+
+
+def runs_command(
+    limit: Limit = 50,
+    state: Annotated[str | None, typer.Option(help="recorded, dispatched, done or dead.")] = None,
+    domain: Domain = None,
+    as_json: AsJson = False,
+) -> None:
+    """List runs: the work that each event asked for.
+
+    Example: scanherald runs --state dead
+    """
+    from store.ledger import open_ledger
+    from store.runs import list_runs
+
+    with open_ledger(load_settings().ledger_url) as ledger, ledger.read() as connection:
+        rows = list_runs(connection, limit=limit, state=state, domain=domain)
+    print_rows(
+        rows,
+        ("run_id", "type", "subject", "state", "attempt", "score", "created_at", "last_error"),
+        as_json=as_json,
+        empty="No runs yet. Publish a scan: scanherald publish scan.json",
+    )
+
+
+def reports_command(
+    limit: Limit = 50,
+    scan: Annotated[str | None, typer.Option(help="Only this scan id.")] = None,
+    domain: Domain = None,
+    as_json: AsJson = False,
+) -> None:
+    """List reports with their size, digest and place.
+
+    Example: scanherald reports --domain example.org --json
+    """
+    from store.ledger import open_ledger
+    from store.runs import list_reports
+
+    with open_ledger(load_settings().ledger_url) as ledger, ledger.read() as connection:
+        rows = list_reports(connection, limit=limit, scan_id=scan, domain=domain)
+    print_rows(
+        rows,
+        ("domain", "format", "status", "size_bytes", "score", "ready_at", "uri", "error"),
+        as_json=as_json,
+        empty="No reports yet.",
+    )
+
+
+def deliveries_command(
+    limit: Limit = 50,
+    state: Annotated[
+        str | None, typer.Option(help="pending, held, sending, sent, failed or suppressed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List deliveries: one message, one subscriber, one channel.
+
+    Example: scanherald deliveries --state failed
+    """
+    from store.deliveries import list_deliveries
+    from store.ledger import open_ledger
+
+    with open_ledger(load_settings().ledger_url) as ledger, ledger.read() as connection:
+        rows = list_deliveries(connection, limit=limit, state=state)
+    print_rows(
+        rows,
+        ("subscriber_id", "channel", "type", "domain", "state", "tries", "settled_at", "reason"),
+        as_json=as_json,
+        empty="No deliveries yet. Add someone to tell: scanherald subscribers add --help",
+    )
+
+
+def print_published(entry_ids: dict[str, str], *, as_json: bool) -> None:
+    """What ``publish`` answers."""
+    if as_json:
+        print_json(entry_ids)
+        return
+    print_rows(
+        [{"file": name, "entry_id": entry_id} for name, entry_id in entry_ids.items()],
+        ("file", "entry_id"),
+        as_json=False,
+        empty="Nothing published.",
+    )

@@ -1,0 +1,263 @@
+"""The listener's loop: read, decode, RECORD, dispatch, acknowledge.
+
+Nothing is acknowledged before the transaction that recorded it has committed.
+Killed anywhere before that, an entry stays pending and is read again; killed
+after it, the entry is read again as a repeat, and a run that was never
+dispatched is, by the repeat or by the sweep.  Dispatch follows RECORD at once;
+acknowledgements ride with the next read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from tenacity import (
+    RetryCallState,
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from listener.decode import decode_batch
+from listener.stream import EventStreams
+from schemas.errors import BrokerUnavailable, LedgerUnavailable, StreamUnavailable, TransientError
+from schemas.runs import DeadEntry, Entry, RunTicket
+from store import events, runs
+from tasks.wiring import Wiring
+
+log = structlog.get_logger("listener")
+
+Result = TypeVar("Result")
+
+DISPATCH_GRACE_S = 60.0
+"""How long after RECORD the sweep leaves a run to the listener that recorded it."""
+
+
+class Listener:
+    """One consumer.  ``dispatch`` publishes the chords of recorded runs."""
+
+    def __init__(
+        self,
+        streams: EventStreams,
+        parts: Wiring,
+        dispatch: Callable[[Iterable[RunTicket]], None],
+        stop: threading.Event,
+    ) -> None:
+        self._streams = streams
+        self._parts = parts
+        self._settings = parts.settings
+        self._dispatch = dispatch
+        self._stop = stop
+        self._to_ack: list[Entry] = []
+        self._count = parts.settings.batch_entries
+        self._next_claim = parts.clock()
+
+    def run(self) -> None:
+        """Consume until ``stop`` is set; then finish the batch in hand and acknowledge it.
+
+        A Redis that is away is waited for, with jitter, and reported once.
+        """
+        log.info(
+            "listener_started", streams=list(self._streams.streams), consumer=self._streams.consumer
+        )
+        while not self._stop.is_set():
+            self._patiently("stream", self._connect)
+            try:
+                while not self._stop.is_set():
+                    self._turn()
+            except StreamUnavailable as error:
+                log.warning("stream_lost", error=str(error))
+        self._patiently("stream", self._acknowledge)
+        self._streams.close()
+        log.info("listener_stopped")
+
+    def _connect(self) -> None:
+        """Join the groups, then take first what was given to us before and never finished."""
+        self._streams.ensure_groups()
+        self._acknowledge()
+        after: dict[str, str] = {}
+        while not self._stop.is_set():
+            entries = self._streams.read_own_pending(after, self._count)
+            if not entries:
+                return
+            for entry in entries:
+                after[entry.stream] = entry.entry_id
+            self._take_with_care(entries)
+            self._acknowledge()
+
+    def _turn(self) -> None:
+        if self._parts.clock() >= self._next_claim:
+            idle = self._streams.claim_idle(self._settings.claim_idle_ms, self._count)
+            wait = timedelta(milliseconds=self._settings.claim_idle_ms / 2)
+            self._next_claim = self._parts.clock() + wait
+            if idle:
+                log.info("entries_claimed", entries=len(idle))
+                self._take_with_care(idle)
+        entries = self._streams.read_new(self._count, self._to_ack)
+        self._to_ack = []
+        if entries:
+            self._take(entries)
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        """Decode, RECORD, dispatch; then the entries may be acknowledged."""
+        size = sum(len(value) for entry in entries for value in entry.fields.values())
+        aimed = self._settings.batch_bytes * len(entries) // max(1, size)
+        self._count = max(1, min(self._settings.batch_entries, aimed))
+        try:
+            recorded = self._patiently("ledger", lambda: self._record(entries))
+        except SQLAlchemyError:
+            # The ledger answers but refuses this batch: find out which entry it is.
+            log.exception("batch_refused", entries=len(entries))
+            for entry in entries:
+                self._take_refused(entry)
+            return
+        if recorded is None:
+            return  # stopped while the ledger was away: the entries stay pending
+        self._to_ack += entries
+        log.info(
+            "batch_recorded",
+            entries=len(entries),
+            new=recorded.new,
+            repeats=recorded.repeats,
+            dead=recorded.dead,
+        )
+        self._start(recorded.tickets)
+
+    def _take_with_care(self, entries: Sequence[Entry]) -> None:
+        """Take entries that came back: one that came back often is taken alone.
+
+        Deliveries rise in an outage too, so a count alone condemns nobody.
+        """
+        counts = self._streams.deliveries_of(entries)
+        limit = self._settings.poison_deliveries
+        suspects = [
+            entry for entry in entries if counts.get((entry.stream, entry.entry_id), 0) >= limit
+        ]
+        others = [entry for entry in entries if entry not in suspects]
+        if others:
+            self._take(others)
+        for entry in suspects:
+            self._take_suspect(entry)
+
+    def _take_suspect(self, entry: Entry) -> None:
+        """Bury first, then look: if looking kills this process, the entry is dead already.
+
+        A suspect that proves sound is exhumed in the transaction that records it;
+        one that was found buried had killed us before, and stays.
+        """
+        reason = (
+            f"set aside after {self._settings.poison_deliveries} deliveries: "
+            "the listener died when it looked at this entry alone"
+        )
+        buried = self._patiently("ledger", lambda: self._bury(entry, reason))
+        if buried is None:
+            return
+        log.warning("suspect_taken", stream=entry.stream, entry_id=entry.entry_id, first=buried)
+        if not buried:
+            self._to_ack.append(entry)
+            return
+        recorded = self._patiently("ledger", lambda: self._record([entry], exhume=True))
+        if recorded is not None:
+            self._to_ack.append(entry)
+            self._start(recorded.tickets)
+
+    def _take_refused(self, entry: Entry) -> None:
+        try:
+            recorded = self._patiently("ledger", lambda: self._record([entry]))
+        except SQLAlchemyError as error:
+            log.exception("entry_refused", stream=entry.stream, entry_id=entry.entry_id)
+            reason = f"the ledger refuses it: {type(error).__name__}"
+            if self._patiently("ledger", lambda: self._bury(entry, reason)) is not None:
+                self._to_ack.append(entry)
+            return
+        if recorded is not None:
+            self._to_ack.append(entry)
+            self._start(recorded.tickets)
+
+    def _record(self, entries: Sequence[Entry], *, exhume: bool = False) -> events.BatchRecord:
+        """The transaction that takes over the promise."""
+        decoded, dead = decode_batch(entries, max_bytes=self._settings.max_entry_bytes)
+        now = self._parts.clock()
+        with self._parts.ledger.write() as connection:
+            if exhume:
+                for entry in entries:
+                    events.exhume(connection, entry)
+            recorded = events.record_batch(
+                connection,
+                decoded,
+                [
+                    letter
+                    for letter in dead
+                    # recorded, then trimmed before its acknowledgement: nothing is lost
+                    if letter.entry.fields or not events.is_known(connection, letter.entry)
+                ],
+                defaults=self._parts.run_defaults,
+                now=now,
+                dispatch_by=now + timedelta(seconds=DISPATCH_GRACE_S),
+                new_id=self._parts.new_id,
+            )
+        for letter in dead:
+            log.warning(
+                "entry_dead",
+                stream=letter.entry.stream,
+                entry_id=letter.entry.entry_id,
+                reason=letter.reason[:500],
+            )
+        return recorded
+
+    def _bury(self, entry: Entry, reason: str) -> bool:
+        with self._parts.ledger.write() as connection:
+            return events.record_dead(connection, DeadEntry(entry, reason), self._parts.clock())
+
+    def _start(self, tickets: Sequence[RunTicket]) -> None:
+        """Dispatch what was recorded.  What cannot be is left to the sweep, with a warning."""
+        if not tickets:
+            return
+        try:
+            self._dispatch(tickets)
+            deadline = self._parts.clock() + timedelta(seconds=self._settings.run_deadline_s)
+            with self._parts.ledger.write() as connection:
+                runs.mark_dispatched(connection, tickets, deadline)
+        except (BrokerUnavailable, LedgerUnavailable) as error:
+            log.warning("dispatch_left_to_sweep", runs=len(tickets), error=str(error))
+            return
+        log.info("runs_dispatched", runs=len(tickets))
+
+    def _acknowledge(self) -> None:
+        self._streams.ack(self._to_ack)
+        self._to_ack = []
+
+    def _patiently(self, what: str, work: Callable[[], Result]) -> Result | None:
+        """Do ``work``, again and again while it fails for a passing reason.
+
+        None if the listener was told to stop meanwhile.  Says once that it
+        waits and once that the wait is over.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            wait=wait_random_exponential(multiplier=0.2, max=10),
+            stop=stop_when_event_set(self._stop),
+            sleep=sleep_using_event(self._stop),
+            before_sleep=lambda state: _say_once(what, state),
+        )
+        try:
+            result = retrying(work)
+        except RetryError as error:
+            log.warning("stopped_while_waiting", on=what, error=str(error.last_attempt.exception()))
+            return None
+        if retrying.statistics.get("attempt_number", 1) > 1:
+            log.info(f"{what}_back", attempts=retrying.statistics["attempt_number"])
+        return result
+
+
+def _say_once(what: str, state: RetryCallState) -> None:
+    if state.attempt_number == 1 and state.outcome is not None:
+        log.warning(f"{what}_unavailable", error=str(state.outcome.exception()))

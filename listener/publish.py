@@ -1,0 +1,36 @@
+"""Publish events as a scanner would, by plain XADD: for the CLI, the demo and trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+
+from schemas.errors import StreamUnavailable
+
+
+def publish(url: str, stream: str, events: Sequence[Mapping[Any, Any]]) -> list[str]:
+    """XADD each event's fields in one round trip; return the entry ids.
+
+    Raises StreamUnavailable, after which some events may have been published;
+    publishing all again is harmless, their identity makes the repeat a count.
+    """
+    client = redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=2)
+    try:
+        with client.pipeline(transaction=False) as pipe:
+            for fields in events:
+                pipe.xadd(stream, dict(fields))
+            return [entry_id.decode() for entry_id in pipe.execute()]
+    except (RedisError, OSError) as error:
+        raise StreamUnavailable(
+            f"redis at {_address(url)}: {error}; is it running, and is REDIS_URL right?"
+        ) from error
+    finally:
+        client.close()
+
+
+def _address(url: str) -> str:
+    """The URL without its credentials."""
+    return url.rsplit("@", 1)[-1]

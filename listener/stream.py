@@ -1,0 +1,161 @@
+"""One consumer of one consumer group on the event streams: every Redis Streams command we use.
+
+Redis's errors are translated here, NOGROUP of a flushed server among them: the
+loop answers every StreamUnavailable by joining the groups again.  Nothing in
+this file decides what an entry means; it reads, claims and acknowledges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from schemas.errors import StreamUnavailable
+from schemas.runs import Entry
+
+SOCKET_MARGIN_S = 3.0
+"""How much longer than the blocking read the socket waits before it calls the server dead."""
+
+
+class EventStreams:
+    """A consumer's connection.  Not safe between threads."""
+
+    def __init__(
+        self, url: str, streams: Sequence[str], group: str, consumer: str, *, block_ms: int
+    ) -> None:
+        self.streams = tuple(streams)
+        self.group = group
+        self.consumer = consumer
+        self._block_ms = block_ms
+        # No retries inside the library: the loop reconnects, with jitter, and says so once.
+        self._redis: Any = redis.Redis.from_url(
+            url,
+            socket_timeout=block_ms / 1000 + SOCKET_MARGIN_S,
+            socket_connect_timeout=2.0,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,  # one shape of answers, whatever the library's default becomes
+        )
+        self._cursors: dict[str, str] = dict.fromkeys(self.streams, "0-0")
+
+    def ensure_groups(self) -> None:
+        """Create the group where it is missing, from the stream's very beginning.
+
+        Never from ``$``: what was published before the first listener counts too.
+        """
+        for stream in self.streams:
+            with _translated():
+                try:
+                    self._redis.xgroup_create(stream, self.group, id="0", mkstream=True)
+                except ResponseError as error:
+                    if not str(error).startswith("BUSYGROUP"):
+                        raise
+
+    def read_own_pending(self, after: Mapping[str, str], count: int) -> list[Entry]:
+        """Entries this consumer was given before and has not acknowledged, after these ids."""
+        return self._read({stream: after.get(stream, "0") for stream in self.streams}, count, None)
+
+    def read_new(self, count: int, acks: Sequence[Entry] = ()) -> list[Entry]:
+        """Acknowledge ``acks`` and read at most ``count`` new entries per stream.
+
+        Acknowledgements travel ahead of the read, in one round trip when none
+        has to wait.  Blocks for at most the set time while there is nothing.
+        """
+        wanted = dict.fromkeys(self.streams, ">")
+        if not acks:
+            return self._read(wanted, count, self._block_ms)
+        with _translated(), self._redis.pipeline(transaction=False) as pipe:
+            _add_acks(pipe, self.group, acks)
+            pipe.xreadgroup(self.group, self.consumer, wanted, count=count)
+            return _entries(pipe.execute()[-1])
+
+    def ack(self, entries: Sequence[Entry]) -> None:
+        """Acknowledge entries that are in the ledger."""
+        if not entries:
+            return
+        with _translated(), self._redis.pipeline(transaction=False) as pipe:
+            _add_acks(pipe, self.group, entries)
+            pipe.execute()
+
+    def claim_idle(self, min_idle_ms: int, count: int) -> list[Entry]:
+        """Take over entries that another consumer has left pending for so long.
+
+        The cursor moves on with each call: started at ``0-0`` every time, the
+        first entries that cannot be finished would starve all later ones.
+        Entries whose payload was trimmed away come without fields.
+        """
+        claimed: list[Entry] = []
+        for stream in self.streams:
+            with _translated():
+                cursor, found, trimmed = self._redis.xautoclaim(
+                    stream,
+                    self.group,
+                    self.consumer,
+                    min_idle_time=min_idle_ms,
+                    start_id=self._cursors[stream],
+                    count=count,
+                )
+            self._cursors[stream] = _text(cursor)
+            claimed += [_entry(stream, raw) for raw in found]
+            claimed += [Entry(stream, _text(entry_id), {}) for entry_id in trimmed]
+        return claimed
+
+    def deliveries_of(self, entries: Sequence[Entry]) -> dict[tuple[str, str], int]:
+        """How often each of these pending entries has been delivered."""
+        counts: dict[tuple[str, str], int] = {}
+        for entry in entries:
+            with _translated():
+                rows = self._redis.xpending_range(
+                    entry.stream, self.group, min=entry.entry_id, max=entry.entry_id, count=1
+                )
+            counts |= {
+                (entry.stream, _text(row["message_id"])): row["times_delivered"] for row in rows
+            }
+        return counts
+
+    def close(self) -> None:
+        """Close the connection; what is pending stays pending."""
+        self._redis.close()
+
+    def _read(self, wanted: dict[str, str], count: int, block_ms: int | None) -> list[Entry]:
+        with _translated():
+            return _entries(
+                self._redis.xreadgroup(
+                    self.group, self.consumer, wanted, count=count, block=block_ms
+                )
+            )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StreamUnavailable(f"redis: {type(error).__name__}: {error}") from error
+
+
+def _add_acks(pipe: Any, group: str, entries: Sequence[Entry]) -> None:
+    by_stream: dict[str, list[str]] = {}
+    for entry in entries:
+        by_stream.setdefault(entry.stream, []).append(entry.entry_id)
+    for stream, ids in by_stream.items():
+        pipe.xack(stream, group, *ids)
+
+
+def _entries(reply: Any) -> list[Entry]:
+    return [_entry(_text(stream), raw) for stream, found in reply or () for raw in found]
+
+
+def _entry(stream: str, raw: Any) -> Entry:
+    entry_id, fields = raw
+    return Entry(stream, _text(entry_id), fields or {})
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,50 @@
+"""Every format we can render, in a plain dict: a new format is one file and one line here.
+
+The stop between a Report and the artifact store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from renderers.csv_table import render_csv
+from renderers.html_page import render_html
+from renderers.json_document import render_json
+from renderers.pdf_document import render_pdf
+from schemas.errors import RenderFailed, ScanheraldError
+from schemas.reports import Format, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Renderer:
+    """How one format is made.  ``render`` is pure: the same Report gives the same bytes."""
+
+    render: Callable[[Report], bytes]
+    content_type: str
+    suffix: str
+
+
+RENDERERS: dict[Format, Renderer] = {
+    Format.PDF: Renderer(render_pdf, "application/pdf", ".pdf"),
+    Format.HTML: Renderer(render_html, "text/html; charset=utf-8", ".html"),
+    Format.JSON: Renderer(render_json, "application/json", ".json"),
+    Format.CSV: Renderer(render_csv, "text/csv; charset=utf-8; header=present", ".csv"),
+}
+
+
+def render(report: Report, format: Format) -> bytes:
+    """The bytes of ``report`` in ``format``; safe to repeat, no I/O.
+
+    Raises RenderFailed, chained to its cause, whatever a renderer stumbles over.
+    """
+    try:
+        return RENDERERS[format].render(report)
+    except ScanheraldError:
+        raise
+    except Exception as error:
+        # Whatever a library stumbles over, the other formats go on.
+        raise RenderFailed(
+            f"{format} report of scan {report.identity.scan_id} failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error

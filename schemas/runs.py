@@ -1,0 +1,108 @@
+"""What travels between the listener, the ledger and the tasks about a run.
+
+A run is the work that one event asked for.  Task messages carry a run's id,
+its attempt and formats, never a scan: see ``RunTicket``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from schemas.events import Event, EventType
+from schemas.reports import Format, HistoryPoint
+
+
+class RunState(StrEnum):
+    """``recorded → dispatched → done``, or ``dead`` with a reason."""
+
+    RECORDED = "recorded"
+    DISPATCHED = "dispatched"
+    DONE = "done"
+    DEAD = "dead"
+
+
+class DeliveryState(StrEnum):
+    """``pending → sending → sent``, back to pending for a retry, or settled otherwise."""
+
+    PENDING = "pending"
+    HELD = "held"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    SUPPRESSED = "suppressed"
+
+
+class FrozenInputs(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything besides the scan that its report is a function of, fixed when it was recorded."""
+
+    language: str
+    rule_pack: str
+    previous_scan_id: str | None = None
+    history: tuple[HistoryPoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One raw stream record.  ``fields`` is empty where the stream was trimmed under it."""
+
+    stream: str
+    entry_id: str
+    fields: Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedEntry:
+    """An entry and the event in it."""
+
+    entry: Entry
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class DeadEntry:
+    """An entry that breaks the contract, with a reason a person can act on."""
+
+    entry: Entry
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunTicket:
+    """All a dispatcher needs to start one attempt of one run.
+
+    ``needs_data`` sends it by the fetch of its dataref; without formats it takes
+    the short way to the notifications.
+    """
+
+    run_id: str
+    attempt: int
+    formats: tuple[Format, ...]
+    needs_data: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run with the event it serves, as the tasks read it.  ``data`` are the event's bytes."""
+
+    run_id: str
+    attempt: int
+    state: RunState
+    formats: tuple[Format, ...]
+    inputs: FrozenInputs
+    scan_id: str | None
+    event_pk: int
+    event_type: EventType
+    source: str
+    event_id: str
+    subject: str | None
+    user_id: str | None
+    occurred_at: datetime
+    dataref: str | None
+    traceparent: str | None
+    data: bytes
+    data_sha256: str

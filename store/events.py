@@ -1,0 +1,387 @@
+"""RECORD: the transaction by which the ledger takes over the promise for an entry.
+
+Everything of a batch is written in one transaction, before any entry of it is
+acknowledged.  Killed before the commit, nothing is in the ledger and the
+entries stay pending: they are read again.  Killed after it, the entries are
+read again too, and their identity, which is unique, makes the repeat a count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, delete, desc, func, select, update
+
+from schemas.events import Event, EventType
+from schemas.reports import Format, HistoryPoint
+from schemas.runs import (
+    DeadEntry,
+    DecodedEntry,
+    Entry,
+    FrozenInputs,
+    RunState,
+    RunTicket,
+)
+from schemas.scans import Scan
+from store.ledger import insert, pack, plain, unpack
+from store.tables import events, runs, scans
+
+DEAD_ENTRY_BYTES = 64 * 1024
+"""How much of an undecodable entry is kept for whoever looks into it."""
+
+HISTORY_POINTS = 24
+"""How many earlier scores of its domain a report shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDefaults:
+    """What a new run is given by the settings."""
+
+    formats: tuple[Format, ...]
+    language: str
+    rule_pack: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """What one RECORD did.  ``tickets`` are the runs to dispatch now."""
+
+    tickets: tuple[RunTicket, ...]
+    new: int
+    repeats: int
+    dead: int
+
+
+def record_batch(
+    connection: Connection,
+    decoded: Sequence[DecodedEntry],
+    dead: Sequence[DeadEntry],
+    *,
+    defaults: RunDefaults,
+    now: datetime,
+    dispatch_by: datetime,
+    new_id: Callable[[], str],
+) -> BatchRecord:
+    """Write a batch: events, scans, runs, dead letters.  Safe to repeat.
+
+    A sweep dispatches the new runs if nobody has by ``dispatch_by``.
+    """
+    tickets: list[RunTicket] = []
+    repeats = buried = 0
+    for item in decoded:
+        event_pk = _insert_event(connection, item, now)
+        if event_pk is None:
+            repeats += 1
+            tickets += _recorded_but_never_dispatched(connection, item)
+            continue
+        tickets.append(
+            _insert_run(connection, event_pk, item.event, defaults, now, dispatch_by, new_id)
+        )
+    for letter in dead:
+        buried += record_dead(connection, letter, now)
+    return BatchRecord(tuple(tickets), len(decoded) - repeats, repeats, buried)
+
+
+def record_dead(connection: Connection, letter: DeadEntry, now: datetime) -> bool:
+    """Write one dead letter.  False if it was there already."""
+    raw = msgspec.json.encode(
+        {
+            key.decode("utf-8", "backslashreplace"): value[:DEAD_ENTRY_BYTES].decode(
+                "utf-8", "backslashreplace"
+            )
+            for key, value in list(letter.entry.fields.items())[:64]
+        }
+    )
+    size, digest = _raw_size_and_digest(letter.entry.fields)
+    statement = insert(connection, events).values(
+        source=f"redis:{letter.entry.stream}",
+        event_id=letter.entry.entry_id,
+        stream=letter.entry.stream,
+        entry_id=letter.entry.entry_id,
+        payload=pack(raw[: 2 * DEAD_ENTRY_BYTES]),
+        payload_size=size,
+        payload_sha256=digest,
+        outcome="dead",
+        reason=plain(letter.reason),
+        seen=1,
+        recorded_at=now,
+    )
+    return bool(connection.execute(statement.on_conflict_do_nothing()).rowcount)
+
+
+def is_known(connection: Connection, entry: Entry) -> bool:
+    """Whether this very entry is in the ledger, as an event or as a dead letter."""
+    return (
+        connection.execute(
+            select(events.c.event_pk).where(
+                events.c.stream == entry.stream, events.c.entry_id == entry.entry_id
+            )
+        ).first()
+        is not None
+    )
+
+
+def exhume(connection: Connection, entry: Entry) -> None:
+    """Take back the dead letter of an entry that turned out to be sound."""
+    connection.execute(
+        delete(events).where(
+            events.c.source == f"redis:{entry.stream}",
+            events.c.event_id == entry.entry_id,
+            events.c.outcome == "dead",
+        )
+    )
+
+
+def store_fetched_scan(
+    connection: Connection,
+    run_id: str,
+    event_pk: int,
+    data: bytes,
+    scan: Scan | None,
+    *,
+    defaults: RunDefaults,
+    now: datetime,
+) -> None:
+    """Give an event the data its dataref pointed to, and its run what follows from it."""
+    connection.execute(
+        update(events)
+        .where(events.c.event_pk == event_pk)
+        .values(
+            payload=pack(data),
+            payload_size=len(data),
+            payload_sha256=hashlib.sha256(data).hexdigest(),
+        )
+    )
+    if scan is None:
+        return
+    row = connection.execute(
+        select(events.c.occurred_at).where(events.c.event_pk == event_pk)
+    ).one()
+    inputs = _insert_scan(connection, event_pk, scan, row.occurred_at, defaults, now)
+    connection.execute(
+        update(runs)
+        .where(runs.c.run_id == run_id)
+        .values(
+            scan_id=str(scan.scan_id),
+            inputs=msgspec.to_builtins(inputs),
+            formats=list(defaults.formats),
+        )
+    )
+
+
+def list_dead_letters(connection: Connection, limit: int) -> list[RowMapping]:
+    """The newest dead letters: event_pk, stream, entry_id, type, subject, reason, size, time."""
+    return list(
+        connection.execute(
+            select(
+                events.c.event_pk,
+                events.c.stream,
+                events.c.entry_id,
+                events.c.source,
+                events.c.event_id,
+                events.c.type,
+                events.c.subject,
+                events.c.reason,
+                events.c.payload_size,
+                events.c.payload_sha256,
+                events.c.seen,
+                events.c.recorded_at,
+            )
+            .where(events.c.outcome == "dead")
+            .order_by(desc(events.c.event_pk))
+            .limit(limit)
+        ).mappings()
+    )
+
+
+def read_payload(connection: Connection, event_pk: int) -> bytes | None:
+    """An event's kept bytes, or None if there is no such event or it has none."""
+    payload = connection.execute(
+        select(events.c.payload).where(events.c.event_pk == event_pk)
+    ).scalar_one_or_none()
+    return None if payload is None else unpack(payload)
+
+
+def count_outcomes(connection: Connection) -> dict[str, int]:
+    """Number of events by outcome."""
+    rows = connection.execute(
+        select(events.c.outcome, func.count()).group_by(events.c.outcome)
+    ).tuples()
+    return dict(rows.all())
+
+
+def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> int | None:
+    """The new event's key, or None for a repeat, which is counted."""
+    event = item.event
+    statement = (
+        insert(connection, events)
+        .values(
+            source=event.source,
+            event_id=event.event_id,
+            stream=item.entry.stream,
+            entry_id=item.entry.entry_id,
+            type=event.type.value,
+            subject=event.domain,
+            user_id=event.userid,
+            occurred_at=(event.scan.finished_at if event.scan else None) or event.time or now,
+            traceparent=event.traceparent,
+            dataref=plain(event.dataref, 8192),
+            payload=pack(event.data) if event.data else None,
+            payload_size=len(event.data),
+            payload_sha256=hashlib.sha256(event.data).hexdigest(),
+            outcome="pending",
+            seen=1,
+            recorded_at=now,
+        )
+        .on_conflict_do_nothing()
+        .returning(events.c.event_pk)
+    )
+    event_pk: int | None = connection.execute(statement).scalar_one_or_none()
+    if event_pk is None:
+        connection.execute(
+            update(events).where(*_same_identity(event)).values(seen=events.c.seen + 1)
+        )
+    return event_pk
+
+
+def _insert_run(
+    connection: Connection,
+    event_pk: int,
+    event: Event,
+    defaults: RunDefaults,
+    now: datetime,
+    dispatch_by: datetime,
+    new_id: Callable[[], str],
+) -> RunTicket:
+    inputs = FrozenInputs(language=defaults.language, rule_pack=defaults.rule_pack)
+    scan_id: str | None = None
+    if event.scan is not None:
+        scan_id = str(event.scan.scan_id)
+        inputs = _insert_scan(connection, event_pk, event.scan, event.time, defaults, now)
+    wants_reports = event.type is EventType.SCAN_COMPLETED
+    ticket = RunTicket(
+        run_id=new_id(),
+        attempt=1,
+        formats=defaults.formats if wants_reports else (),
+        needs_data=event.dataref is not None,
+    )
+    connection.execute(
+        runs.insert().values(
+            run_id=ticket.run_id,
+            event_pk=event_pk,
+            scan_id=scan_id,
+            kind="live",
+            state=RunState.RECORDED.value,
+            attempt=ticket.attempt,
+            deadline=dispatch_by,
+            formats=list(ticket.formats),
+            inputs=msgspec.to_builtins(inputs),
+            created_at=now,
+        )
+    )
+    return ticket
+
+
+def _insert_scan(
+    connection: Connection,
+    event_pk: int,
+    scan: Scan,
+    event_time: datetime | None,
+    defaults: RunDefaults,
+    now: datetime,
+) -> FrozenInputs:
+    """Write the scan and freeze what its report will be compared with.
+
+    A scan id that comes again in another event replaces the scan: the later word counts.
+    """
+    scan_id = str(scan.scan_id)
+    finished_at = scan.finished_at or event_time or now
+    values = {
+        "event_pk": event_pk,
+        "domain": scan.domain,
+        "scan_mode": plain(scan.scan_mode, 64),
+        "finished_at": finished_at,
+        "cookie_count": len(scan.cookies or ()),
+        "score": None,
+        "recorded_at": now,
+    }
+    connection.execute(
+        insert(connection, scans)
+        .values(scan_id=scan_id, **values)
+        .on_conflict_do_update(index_elements=[scans.c.scan_id], set_=values)
+    )
+    before = connection.execute(
+        select(scans.c.scan_id, scans.c.finished_at, scans.c.score)
+        .where(
+            scans.c.domain == scan.domain,
+            scans.c.finished_at < finished_at,
+            scans.c.scan_id != scan_id,
+        )
+        .order_by(desc(scans.c.finished_at), scans.c.scan_id)
+        .limit(HISTORY_POINTS)
+    ).all()
+    return FrozenInputs(
+        language=defaults.language,
+        rule_pack=defaults.rule_pack,
+        previous_scan_id=before[0].scan_id if before else None,
+        history=tuple(
+            HistoryPoint(scan_id=row.scan_id, finished_at=row.finished_at, score=row.score)
+            for row in reversed(before)
+        ),
+    )
+
+
+def _recorded_but_never_dispatched(connection: Connection, item: DecodedEntry) -> list[RunTicket]:
+    """The run of an entry that came back because its listener died before dispatching.
+
+    The attempt rises, so that ids are not reused should the dead listener have
+    published a part.  A repeat published by the scanner is another entry and is left alone.
+    """
+    rows = connection.execute(
+        update(runs)
+        .where(
+            runs.c.state == RunState.RECORDED.value,
+            runs.c.event_pk.in_(
+                select(events.c.event_pk).where(
+                    *_same_identity(item.event),
+                    events.c.stream == item.entry.stream,
+                    events.c.entry_id == item.entry.entry_id,
+                )
+            ),
+        )
+        .values(attempt=runs.c.attempt + 1)
+        .returning(runs.c.run_id, runs.c.attempt, runs.c.formats)
+    ).mappings()
+    return [
+        ticket(row, needs_data=item.event.dataref is not None and not item.event.data)
+        for row in rows
+    ]
+
+
+def ticket(row: RowMapping | Mapping[str, Any], *, needs_data: bool) -> RunTicket:
+    """A run's row as a ticket."""
+    return RunTicket(
+        run_id=row["run_id"],
+        attempt=row["attempt"],
+        formats=tuple(Format(name) for name in row["formats"]),
+        needs_data=needs_data,
+    )
+
+
+def _same_identity(event: Event) -> tuple[Any, Any]:
+    return events.c.source == event.source, events.c.event_id == event.event_id
+
+
+def _raw_size_and_digest(fields: Mapping[bytes, bytes]) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    size = 0
+    for key, value in fields.items():
+        digest.update(key)
+        digest.update(value)
+        size += len(key) + len(value)
+    return size, digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Alembic's environment: the ledger's schema, revision by revision."""

@@ -1,0 +1,449 @@
+"""Runs and the reports they make: every change of state, and what a crash leaves.
+
+``recorded → dispatched → done``, or ``dead`` with a reason.  A run changes
+state by compare-and-set, so of two workers that try one wins.  Only the sweep
+raises an attempt, by ``UPDATE … WHERE attempt = ?``: of two sweeps one wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, case, desc, func, select, update
+
+from schemas.errors import NotFound
+from schemas.events import EventType
+from schemas.reports import Format
+from schemas.runs import FrozenInputs, Run, RunState, RunTicket
+from store.events import ticket
+from store.ledger import insert, plain, unpack
+from store.tables import events, reports, runs, scans
+
+_UNSETTLED = (RunState.RECORDED.value, RunState.DISPATCHED.value)
+
+
+def mark_dispatched(
+    connection: Connection, tickets: Iterable[RunTicket], deadline: datetime
+) -> None:
+    """Note that these attempts were published.
+
+    Killed before this, a run stays ``recorded`` and the sweep publishes it again
+    under the next attempt; the artifacts and deliveries of both are the same rows.
+    """
+    for published in tickets:
+        connection.execute(
+            update(runs)
+            .where(
+                runs.c.run_id == published.run_id,
+                runs.c.attempt == published.attempt,
+                runs.c.state == RunState.RECORDED.value,
+            )
+            .values(state=RunState.DISPATCHED.value, deadline=deadline)
+        )
+
+
+def load_run(connection: Connection, run_id: str) -> Run:
+    """A run with its event.  Raises NotFound."""
+    row = (
+        connection.execute(
+            select(
+                runs,
+                events.c.type,
+                events.c.source,
+                events.c.event_id,
+                events.c.subject,
+                events.c.user_id,
+                events.c.occurred_at,
+                events.c.dataref,
+                events.c.traceparent,
+                events.c.payload,
+                events.c.payload_sha256,
+            )
+            .join(events, events.c.event_pk == runs.c.event_pk)
+            .where(runs.c.run_id == run_id)
+        )
+        .mappings()
+        .one_or_none()
+    )
+    if row is None:
+        raise NotFound(f"no run {run_id}")
+    return Run(
+        run_id=row["run_id"],
+        attempt=row["attempt"],
+        state=RunState(row["state"]),
+        formats=tuple(Format(name) for name in row["formats"]),
+        inputs=msgspec.convert(row["inputs"], FrozenInputs),
+        scan_id=row["scan_id"],
+        event_pk=row["event_pk"],
+        event_type=EventType(row["type"]),
+        source=row["source"],
+        event_id=row["event_id"],
+        subject=row["subject"],
+        user_id=row["user_id"],
+        occurred_at=row["occurred_at"],
+        dataref=row["dataref"],
+        traceparent=row["traceparent"],
+        data=unpack(row["payload"]) if row["payload"] is not None else b"",
+        data_sha256=row["payload_sha256"],
+    )
+
+
+def scan_bytes(connection: Connection, scan_id: str) -> bytes | None:
+    """A scan result's original bytes, or None if they are not kept any more."""
+    payload = connection.execute(
+        select(events.c.payload)
+        .join(scans, scans.c.event_pk == events.c.event_pk)
+        .where(scans.c.scan_id == scan_id)
+    ).scalar_one_or_none()
+    return None if payload is None else unpack(payload)
+
+
+def latest_run_of_scan(connection: Connection, scan_id: str) -> str:
+    """The id of the newest run of a scan.  Raises NotFound."""
+    run_id: str | None = connection.execute(
+        select(runs.c.run_id)
+        .where(runs.c.scan_id == scan_id)
+        .order_by(desc(runs.c.created_at), desc(runs.c.run_id))
+        .limit(1)
+    ).scalar_one_or_none()
+    if run_id is None:
+        raise NotFound(f"no scan {scan_id} in the ledger; publish its scan.completed event first")
+    return run_id
+
+
+@dataclass(frozen=True, slots=True)
+class RenderStart:
+    """What ``start_rendering`` decided: formats to render now, and those that are settled."""
+
+    wanted: tuple[Format, ...]
+    poisoned: tuple[Format, ...]
+
+
+def start_rendering(
+    connection: Connection,
+    run: Run,
+    formats: Sequence[Format],
+    *,
+    max_tries: int,
+    now: datetime,
+) -> RenderStart:
+    """Count a start of rendering per format, before the work.
+
+    The count is what bounds a poison scan: a worker that dies while rendering
+    comes back here, and after ``max_tries`` starts the format has failed.
+    A format that this run has made already is not wanted again.
+    """
+    wanted: list[Format] = []
+    poisoned: list[Format] = []
+    for name in formats:
+        identity = {
+            "scan_id": run.scan_id,
+            "format": name.value,
+            "language": run.inputs.language,
+        }
+        same_run = reports.c.run_id == run.run_id
+        row = connection.execute(
+            insert(connection, reports)
+            .values(
+                report_id=f"{run.scan_id}.{run.inputs.language}.{name.value}",
+                run_id=run.run_id,
+                tries=1,
+                status="pending",
+                created_at=now,
+                **identity,
+            )
+            .on_conflict_do_update(
+                index_elements=[reports.c.scan_id, reports.c.format, reports.c.language],
+                set_={
+                    "tries": case((same_run, reports.c.tries + 1), else_=1),
+                    "status": case((same_run, reports.c.status), else_="pending"),
+                    "run_id": run.run_id,
+                },
+            )
+            .returning(reports.c.tries, reports.c.status, reports.c.report_id)
+        ).one()
+        if row.status != "pending":
+            continue
+        if row.tries > max_tries:
+            connection.execute(
+                update(reports)
+                .where(reports.c.report_id == row.report_id)
+                .values(
+                    status="failed",
+                    error=f"given up as poison: {max_tries} starts of rendering never ended",
+                )
+            )
+            poisoned.append(name)
+        else:
+            wanted.append(name)
+    return RenderStart(tuple(wanted), tuple(poisoned))
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedReport:
+    """One rendered artifact, already in the store."""
+
+    format: Format
+    artifact_key: str
+    uri: str
+    size_bytes: int
+    sha256: str
+    rule_pack: str
+    render_ms: float
+
+
+def save_rendered(
+    connection: Connection, run: Run, rendered: Iterable[RenderedReport], now: datetime
+) -> None:
+    """Note artifacts that are in the store.
+
+    Killed between the store's put and this, the format is still ``pending`` and
+    is rendered again: the same bytes over the same key.
+    """
+    for report in rendered:
+        connection.execute(
+            update(reports)
+            .where(*_report_identity(run, report.format))
+            .values(
+                status="ready",
+                artifact_key=report.artifact_key,
+                uri=report.uri,
+                size_bytes=report.size_bytes,
+                sha256=report.sha256,
+                rule_pack=report.rule_pack,
+                render_ms=report.render_ms,
+                error=None,
+                ready_at=now,
+            )
+        )
+
+
+def save_render_error(
+    connection: Connection, run: Run, name: Format, error: str, *, final: bool
+) -> None:
+    """Note why a format is not there.  ``final``: it failed for good and blocks nothing."""
+    values: dict[str, Any] = {"error": plain(error)}
+    if final:
+        values["status"] = "failed"
+    connection.execute(update(reports).where(*_report_identity(run, name)).values(**values))
+
+
+def reopen_reports(connection: Connection, run: Run, formats: Sequence[Format]) -> None:
+    """Ask for formats to be rendered again, with a fresh count of starts."""
+    connection.execute(
+        update(reports)
+        .where(
+            reports.c.scan_id == run.scan_id,
+            reports.c.language == run.inputs.language,
+            reports.c.format.in_([name.value for name in formats]),
+        )
+        .values(status="pending", tries=0, run_id=run.run_id, error=None)
+    )
+
+
+def reports_of_run(connection: Connection, run: Run) -> dict[Format, RowMapping]:
+    """The report rows of a run's scan in the run's language, by format."""
+    rows = connection.execute(
+        select(reports).where(
+            reports.c.scan_id == run.scan_id, reports.c.language == run.inputs.language
+        )
+    ).mappings()
+    return {Format(row["format"]): row for row in rows}
+
+
+def settle_done(
+    connection: Connection, run: Run, now: datetime, *, score: int | None, summary: str
+) -> bool:
+    """Settle a run.  False if another worker has, or it is dead: then do nothing more.
+
+    In one transaction with the deliveries it plans: killed before the commit,
+    the run is unfinished and the sweep starts its next attempt; after it, the
+    deliveries are there and the sweep starts those that nobody has started.
+    """
+    settled = connection.execute(
+        update(runs)
+        .where(runs.c.run_id == run.run_id, runs.c.state.in_(_UNSETTLED))
+        .values(state=RunState.DONE.value, settled_at=now, deadline=None, last_error=None)
+    ).rowcount
+    if not settled:
+        return False
+    _settle_event(connection, run.event_pk, "done", summary)
+    if run.scan_id is not None:
+        connection.execute(
+            update(scans)
+            .where(scans.c.scan_id == run.scan_id, scans.c.event_pk == run.event_pk)
+            .values(score=score)
+        )
+    return True
+
+
+def settle_dead(connection: Connection, run_id: str, reason: str, now: datetime) -> bool:
+    """Give a run up, with a reason.  False if it was settled already."""
+    event_pk = connection.execute(
+        update(runs)
+        .where(runs.c.run_id == run_id, runs.c.state.in_(_UNSETTLED))
+        .values(state=RunState.DEAD.value, settled_at=now, deadline=None, last_error=plain(reason))
+        .returning(runs.c.event_pk)
+    ).scalar_one_or_none()
+    if event_pk is None:
+        return False
+    _settle_event(connection, event_pk, "dead", reason)
+    return True
+
+
+def postpone(
+    connection: Connection, run_id: str, attempt: int, error: str, deadline: datetime
+) -> None:
+    """Note why an attempt did not finish; the sweep starts the next one after ``deadline``."""
+    connection.execute(
+        update(runs)
+        .where(runs.c.run_id == run_id, runs.c.attempt == attempt, runs.c.state.in_(_UNSETTLED))
+        .values(last_error=plain(error), deadline=deadline)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sweepings:
+    """What a sweep found: attempts to dispatch now, and runs that are dead after too many."""
+
+    tickets: tuple[RunTicket, ...]
+    dead: tuple[str, ...]
+
+
+def claim_unfinished(
+    connection: Connection,
+    now: datetime,
+    *,
+    next_deadline: datetime,
+    max_attempts: int,
+    limit: int,
+) -> Sweepings:
+    """Take up runs past their deadline under their next attempt.
+
+    Killed after the commit and before publishing, they wait for the next
+    deadline.  ``WHERE attempt = ?`` lets one of two sweeps win.
+    """
+    overdue = connection.execute(
+        select(
+            runs.c.run_id,
+            runs.c.attempt,
+            runs.c.formats,
+            runs.c.last_error,
+            events.c.dataref,
+            events.c.payload_size,
+        )
+        .join(events, events.c.event_pk == runs.c.event_pk)
+        .where(runs.c.state.in_(_UNSETTLED), runs.c.deadline <= now)
+        .order_by(runs.c.deadline)
+        .limit(limit)
+    ).mappings()
+    tickets: list[RunTicket] = []
+    dead: list[str] = []
+    for row in overdue.all():
+        if row["attempt"] >= max_attempts:
+            last = row["last_error"] or "no attempt reported an error: its workers died or hung"
+            if settle_dead(
+                connection, row["run_id"], f"gave up after {max_attempts} attempts: {last}", now
+            ):
+                dead.append(row["run_id"])
+            continue
+        claimed = connection.execute(
+            update(runs)
+            .where(
+                runs.c.run_id == row["run_id"],
+                runs.c.attempt == row["attempt"],
+                runs.c.state.in_(_UNSETTLED),
+            )
+            .values(
+                attempt=row["attempt"] + 1,
+                state=RunState.DISPATCHED.value,
+                deadline=next_deadline,
+            )
+        ).rowcount
+        if claimed:
+            needs_data = row["dataref"] is not None and not row["payload_size"]
+            tickets.append(ticket({**row, "attempt": row["attempt"] + 1}, needs_data=needs_data))
+    return Sweepings(tuple(tickets), tuple(dead))
+
+
+def list_runs(
+    connection: Connection, *, limit: int, state: str | None = None, domain: str | None = None
+) -> list[RowMapping]:
+    """The newest runs with their event's type, subject and outcome."""
+    query = (
+        select(
+            runs.c.run_id,
+            runs.c.scan_id,
+            runs.c.kind,
+            runs.c.state,
+            runs.c.attempt,
+            runs.c.last_error,
+            runs.c.created_at,
+            runs.c.settled_at,
+            events.c.type,
+            events.c.subject,
+            scans.c.score,
+            scans.c.cookie_count,
+        )
+        .join(events, events.c.event_pk == runs.c.event_pk)
+        .outerjoin(scans, scans.c.scan_id == runs.c.scan_id)
+        .order_by(desc(runs.c.created_at), desc(events.c.event_pk))
+        .limit(limit)
+    )
+    if state:
+        query = query.where(runs.c.state == state)
+    if domain:
+        query = query.where(events.c.subject == domain)
+    return list(connection.execute(query).mappings())
+
+
+def list_reports(
+    connection: Connection, *, limit: int, scan_id: str | None = None, domain: str | None = None
+) -> list[RowMapping]:
+    """The newest reports with their scan's domain and score."""
+    query = (
+        select(reports, scans.c.domain, scans.c.score)
+        .outerjoin(scans, scans.c.scan_id == reports.c.scan_id)
+        .order_by(desc(reports.c.created_at), reports.c.scan_id, reports.c.format)
+        .limit(limit)
+    )
+    if scan_id:
+        query = query.where(reports.c.scan_id == scan_id)
+    if domain:
+        query = query.where(scans.c.domain == domain)
+    return list(connection.execute(query).mappings())
+
+
+def count_runs(connection: Connection) -> dict[str, int]:
+    """Number of runs by state."""
+    rows = connection.execute(select(runs.c.state, func.count()).group_by(runs.c.state)).tuples()
+    return dict(rows.all())
+
+
+def oldest_unsettled(connection: Connection) -> datetime | None:
+    """When the oldest unfinished run was recorded."""
+    oldest: datetime | None = connection.execute(
+        select(func.min(runs.c.created_at)).where(runs.c.state.in_(_UNSETTLED))
+    ).scalar_one()
+    return oldest
+
+
+def _settle_event(connection: Connection, event_pk: int, outcome: str, reason: str) -> None:
+    connection.execute(
+        update(events)
+        .where(events.c.event_pk == event_pk)
+        .values(outcome=outcome, reason=plain(reason))
+    )
+
+
+def _report_identity(run: Run, name: Format) -> tuple[Any, ...]:
+    return (
+        reports.c.scan_id == run.scan_id,
+        reports.c.format == name.value,
+        reports.c.language == run.inputs.language,
+        reports.c.run_id == run.run_id,
+    )

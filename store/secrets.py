@@ -1,0 +1,74 @@
+"""Subscribers' addresses and secrets, encrypted at rest.
+
+Fernet with several keys: the newest encrypts, all decrypt, so a key is rotated
+by putting a new one in front.  Without keys in the settings one is made in the
+data folder, readable by its owner only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from schemas.errors import InvalidSettings
+
+
+class SecretBox:
+    """Encrypts and decrypts small secrets."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in keys])
+        except ValueError as error:
+            raise InvalidSettings(
+                "SCANHERALD_ENCRYPTION_KEYS: each key must be 32 bytes in url-safe base64, "
+                "as `python -c 'from cryptography.fernet import Fernet; "
+                "print(Fernet.generate_key().decode())'` prints"
+            ) from error
+
+    def seal(self, plain: bytes) -> bytes:
+        """Encrypt."""
+        return self._fernet.encrypt(plain)
+
+    def open(self, sealed: bytes) -> bytes:
+        """Decrypt.  Raises InvalidSettings if no key fits."""
+        try:
+            return self._fernet.decrypt(sealed)
+        except InvalidToken as error:
+            raise InvalidSettings(
+                "a stored secret fits none of the encryption keys; "
+                "add the key it was written with to SCANHERALD_ENCRYPTION_KEYS"
+            ) from error
+
+
+def open_secret_box(keys: Sequence[str], data_dir: Path) -> SecretBox:
+    """The box of the settings' keys, or of the key file in ``data_dir``, made if absent."""
+    if keys:
+        return SecretBox(keys)
+    path = data_dir / "encryption.key"
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _make_key_file(path)
+        return SecretBox([path.read_text().strip()])
+    except OSError as error:
+        raise InvalidSettings(f"the key file {path} cannot be used: {error}") from error
+
+
+def _make_key_file(path: Path) -> None:
+    """Write a new key beside and link it into place: of two makers one wins, none is half done."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(Fernet.generate_key())
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another process was first; its key is the one to use
+    finally:
+        draft.unlink()

@@ -1,0 +1,148 @@
+"""The Celery application and its settings, each with its reason.
+
+Nothing here opens a connection.  The environment is read at the first use of
+the configuration, because ``celery -A tasks`` gives us no earlier moment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+from kombu import Queue
+
+from schemas.settings import Settings
+from tasks import wiring
+from tasks.logs import configure_logs
+from tasks.schedule import beat_schedule
+
+RENDER_REPORT = "scanherald.render_report"
+FINISH_RUN = "scanherald.finish_run"
+NOTE_CHORD_ERROR = "scanherald.note_chord_error"
+FETCH_DATA = "scanherald.fetch_data"
+DELIVER = "scanherald.deliver"
+SWEEP = "scanherald.sweep"
+
+ROUTES = {
+    RENDER_REPORT: {"queue": "reports"},
+    FETCH_DATA: {"queue": "reports"},
+    "generate_report_async": {"queue": "reports"},
+    "generate_multiple_reports_async": {"queue": "reports"},
+    "export_scan_to_csv_async": {"queue": "reports"},
+    FINISH_RUN: {"queue": "notifications"},
+    NOTE_CHORD_ERROR: {"queue": "notifications"},
+    DELIVER: {"queue": "notifications"},
+    "send_notification_async": {"queue": "notifications"},
+    "send_event_notifications_async": {"queue": "notifications"},
+    "send_bulk_notifications_async": {"queue": "notifications"},
+}
+"""Everything else (sweep, monitoring, maintenance) goes to ``default``."""
+
+QUEUES = ("default", "reports", "notifications")
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration for these settings."""
+    redis_options = {
+        # An unacknowledged task goes to another worker after this: longer than any time limit.
+        "visibility_timeout": settings.visibility_timeout_s,
+        # Look for tasks of dead workers this often; the default cadence took 101 s to find one.
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 30,
+        # A dead connection is noticed, not waited on for ever.
+        "health_check_interval": 10,
+        "socket_keepalive": True,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 2,
+    }
+    on_redis = settings.broker_url.startswith(("redis", "sentinel"))
+    return {
+        "broker_url": settings.broker_url,
+        "result_backend": settings.result_backend,
+        "broker_transport_options": redis_options if on_redis else {},
+        "result_backend_transport_options": {
+            # The shortest visibility timeout among a server's users wins: the same for both.
+            "visibility_timeout": settings.visibility_timeout_s
+        },
+        # A worker starts before its broker and waits for it.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # A publish that fails says so after seconds; the ledger's sweep publishes again.
+        "task_publish_retry_policy": {
+            "max_retries": 3,
+            "interval_start": 0.1,
+            "interval_step": 0.3,
+            "interval_max": 1.0,
+        },
+        "task_queues": [Queue(name) for name in QUEUES],
+        "task_default_queue": "default",
+        "task_routes": ROUTES,
+        # A task is acknowledged when it is done, and comes back when its worker died.
+        # A counter in the ledger before the work bounds how often.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        # A worker takes one task ahead at most: a long report must not hold others behind it.
+        "worker_prefetch_multiplier": 1,
+        # A deduplicated header task would not be counted in its chord.
+        "worker_deduplicate_successful_tasks": False,
+        # A worker cut off from the broker stops what will be given to another one.
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # On SIGTERM finish what is in hand for this long, then hand it back.
+        "worker_soft_shutdown_timeout": 30.0,
+        "task_time_limit": settings.task_time_limit_s,
+        "task_soft_time_limit": settings.task_soft_time_limit_s,
+        "task_track_started": False,
+        "result_expires": settings.result_expires_s,
+        # A result that cannot be stored now is stored a moment later, or a chord would hang.
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 30,
+        # Only JSON: a message is data, never code.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "timezone": "UTC",
+        "enable_utc": True,
+        # Our log setup is the only one.
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        # Monitors see tasks when they ask for events (-E); nobody pays for it otherwise.
+        "worker_send_task_events": False,
+        "task_send_sent_event": False,
+        "beat_schedule": beat_schedule(settings),
+        "beat_schedule_filename": str(settings.data_dir / "celerybeat-schedule"),
+    }
+
+
+app = Celery(
+    "scanherald",
+    include=[
+        "tasks.reports",
+        "tasks.finish",
+        "tasks.fetch",
+        "tasks.notifications",
+        "tasks.sweep",
+        "tasks.cleanup",
+        "tasks.monitoring",
+        "tasks.task_log",
+    ],
+)
+app.add_defaults(lambda: celery_settings(wiring.settings()))
+
+
+def publish_only() -> None:
+    """Make this process a publisher that never awaits results.
+
+    Celery's Redis backend subscribes to every result at publish and never lets
+    go: 4,000 chords held 16,000 channels and 73 MB.  A listener or beat has no
+    use for that; where ``.delay(…).get()`` is called the usual backend stays.
+    """
+    url = wiring.settings().result_backend
+    if url.startswith(("redis://", "rediss://")):
+        app.backend_cls = f"tasks.results:SubscriptionFreeBackend+{url}"
+
+
+@setup_logging.connect
+def _our_logs_only(**_: Any) -> None:
+    configure_logs(wiring.settings())

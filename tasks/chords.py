@@ -1,0 +1,71 @@
+"""From a ticket to task messages: the chord of a run, or its short way.
+
+Messages carry references, never scans.  Every task id holds the run, the
+formats and the attempt, so no attempt ever meets another one's chord state in
+the result backend; group ids are random, one per dispatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from celery import chord
+from celery.canvas import Signature
+from celery.exceptions import CeleryError
+from kombu.exceptions import KombuError
+
+from schemas.errors import BrokerUnavailable
+from schemas.reports import Format
+from schemas.runs import RunTicket
+from tasks.app import FETCH_DATA, FINISH_RUN, NOTE_CHORD_ERROR, RENDER_REPORT, app
+
+
+def dispatch(tickets: Iterable[RunTicket]) -> None:
+    """Publish one attempt of each run.
+
+    Raises BrokerUnavailable, after which any part of any chord may have been
+    published.  That is harmless: the runs are in the ledger, the sweep
+    dispatches what did not finish under the next attempt, and both attempts
+    work on the same rows.
+    """
+    for ticket in tickets:
+        try:
+            _dispatch_one(ticket)
+        except (KombuError, CeleryError, OSError) as error:
+            raise BrokerUnavailable(f"broker: {type(error).__name__}: {error}") from error
+
+
+def header_sets(formats: Iterable[Format]) -> list[tuple[Format, ...]]:
+    """How a run's formats are shared out among header tasks: one each."""
+    return [(name,) for name in formats]
+
+
+def _dispatch_one(ticket: RunTicket) -> None:
+    if ticket.needs_data:
+        _signature(FETCH_DATA, ticket, "fetch").apply_async()
+        return
+    body = _signature(FINISH_RUN, ticket, "finish")
+    if not ticket.formats:
+        body.apply_async(([],))
+        return
+    body.link_error(
+        app.signature(NOTE_CHORD_ERROR, kwargs={"run_id": ticket.run_id, "attempt": ticket.attempt})
+    )
+    header = [
+        _signature(
+            RENDER_REPORT,
+            ticket,
+            "+".join(formats),
+            formats=[name.value for name in formats],
+        )
+        for formats in header_sets(ticket.formats)
+    ]
+    chord(header, app=app).apply_async((), {"body": body}, task_id=body.options["task_id"])
+
+
+def _signature(task: str, ticket: RunTicket, part: str, **arguments: object) -> Signature:
+    return app.signature(
+        task,
+        kwargs={"run_id": ticket.run_id, "attempt": ticket.attempt, **arguments},
+        task_id=f"{ticket.run_id}:{part}:a{ticket.attempt}",
+    )

@@ -1,0 +1,179 @@
+"""The body: settles a run, derives what there is to tell, plans and starts deliveries.
+
+The stop after the header; the next is ``notifications.deliver``.  It believes
+the ledger, not the header's returned statuses: an earlier attempt may have
+rendered what this one found ready.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from celery import Task
+from sqlalchemy import Connection
+
+from schemas.errors import BrokerUnavailable, PermanentError, TransientError
+from schemas.events import EventType
+from schemas.notifications import ArtifactLink, Notification
+from schemas.reports import Report
+from schemas.runs import Run, RunState
+from store import runs
+from store.deliveries import DeliveryTicket, Recipient, plan_deliveries, save_notification
+from store.subscribers import list_subscribers, wants
+from tasks import wiring
+from tasks.app import FINISH_RUN, NOTE_CHORD_ERROR, app
+from tasks.derive import derive_from_event, derive_from_report, derive_without_report
+from tasks.notifications import start_deliveries, started_by
+from tasks.reports import assessed_report
+from tasks.retry import fast_delay
+from tasks.wiring import Wiring
+
+log = structlog.get_logger("tasks.finish")
+
+
+@app.task(name=FINISH_RUN, bind=True, ignore_result=True)
+def finish_run(
+    self: Task[..., Any], header: list[dict[str, str]], run_id: str, attempt: int
+) -> None:
+    """Settle a run.  ``header`` holds the header tasks' statuses, for the log."""
+    parts = wiring.current()
+    try:
+        tickets = settle(parts, run_id, attempt)
+    except TransientError as error:
+        # After the last retry this raises: the run stays unfinished, and the sweep's.
+        raise self.retry(
+            exc=error,
+            countdown=fast_delay(error, self.request.retries + 1, parts.settings, parts.jitter),
+            max_retries=parts.settings.task_max_retries,
+        ) from error
+    log.info("run_finished", run_id=run_id, header=header, deliveries=len(tickets))
+    try:
+        start_deliveries(tickets)
+    except BrokerUnavailable as error:
+        log.warning("deliveries_left_to_sweep", run_id=run_id, error=str(error))
+
+
+@app.task(name=NOTE_CHORD_ERROR, ignore_result=True)
+def note_chord_error(failed_task_id: str, *, run_id: str, attempt: int) -> None:
+    """A header task ended without a status, killed by its time limit: let the sweep go on now.
+
+    It only marks the ledger.  A single positional argument makes Celery queue
+    this as a task instead of calling it where the chord broke.
+    """
+    parts = wiring.current()
+    log.error("chord_broken", run_id=run_id, attempt=attempt, failed_task_id=failed_task_id)
+    with parts.ledger.write() as connection:
+        runs.postpone(
+            connection,
+            run_id,
+            attempt,
+            "a header task ended without a status, killed by its time limit or with its worker",
+            parts.clock(),
+        )
+
+
+def settle(parts: Wiring, run_id: str, attempt: int) -> list[DeliveryTicket]:
+    """Settle a run in one transaction with the deliveries it causes; return those to start.
+
+    A repeat, or a second attempt's body, finds the run settled and does nothing.
+    Killed after the commit, the sweep starts the deliveries.  Raises TransientError.
+    """
+    with parts.ledger.read() as connection:
+        run = runs.load_run(connection, run_id)
+        rows = runs.reports_of_run(connection, run) if run.formats else {}
+    if run.state in (RunState.DONE, RunState.DEAD):
+        return []
+    late = [
+        name
+        for name in run.formats
+        if name not in rows
+        or rows[name]["run_id"] != run.run_id
+        or rows[name]["status"] == "pending"
+    ]
+    if late:
+        _postpone(parts, run, attempt, [(name.value, rows.get(name)) for name in late])
+        return []
+    artifacts = tuple(
+        ArtifactLink(
+            format=name.value,
+            uri=link(parts, rows[name]["artifact_key"], rows[name]["uri"]),
+            size_bytes=rows[name]["size_bytes"],
+            sha256=rows[name]["sha256"],
+        )
+        for name in run.formats
+        if rows[name]["status"] == "ready"
+    )
+    missing = tuple(name.value for name in run.formats if rows[name]["status"] == "failed")
+    report, told = _derive(parts, run, artifacts, missing)
+    with parts.ledger.write() as connection:
+        summary = f"{len(artifacts)} artifacts, {len(missing)} failed, {len(told)} notifications"
+        score = report.score.value if report else None
+        if not runs.settle_done(connection, run, parts.clock(), score=score, summary=summary):
+            return []
+        return _plan(connection, parts, run, told)
+
+
+def link(parts: Wiring, key: str, uri: str) -> str:
+    """The address a reader opens: below the public URL where there is one."""
+    base = parts.settings.public_url
+    return uri if base is None else f"{base.rstrip('/')}/{key}"
+
+
+def _derive(
+    parts: Wiring, run: Run, artifacts: tuple[ArtifactLink, ...], missing: tuple[str, ...]
+) -> tuple[Report | None, list[Notification]]:
+    if run.event_type is not EventType.SCAN_COMPLETED:
+        return None, derive_from_event(run)
+    try:
+        report = assessed_report(parts, run)
+    except PermanentError as error:
+        return None, derive_without_report(run, missing, str(error))
+    return report, derive_from_report(run, report, artifacts, missing, parts.settings)
+
+
+def _plan(
+    connection: Connection, parts: Wiring, run: Run, told: list[Notification]
+) -> list[DeliveryTicket]:
+    """Write the notifications that are news, and a delivery for everyone who wants them."""
+    now = parts.clock()
+    subscribers = list_subscribers(connection, parts.box)
+    tickets: list[DeliveryTicket] = []
+    for notification in told:
+        if not save_notification(connection, notification, run.run_id, now):
+            log.info("already_told", event_key=notification.event_key)
+            continue
+        recipients = [
+            Recipient(
+                subscriber_id=subscriber.subscriber_id,
+                address=address,
+                suppressed="the subscriber is paused" if subscriber.paused else None,
+            )
+            for subscriber in subscribers
+            if wants(subscriber, notification, run.user_id)
+            for address in subscriber.channels
+        ]
+        tickets += plan_deliveries(
+            connection,
+            notification.event_key,
+            recipients,
+            now=now,
+            started_by=started_by(parts),
+            new_id=parts.new_id,
+            box=parts.box,
+        )
+    return tickets
+
+
+def _postpone(parts: Wiring, run: Run, attempt: int, late: list[tuple[str, Any]]) -> None:
+    """Some format is not there for a passing reason: the sweep's next attempt makes it."""
+    reasons = "; ".join(
+        f"{name}: {(row or {}).get('error') or 'not rendered yet'}" for name, row in late
+    )
+    log.warning("run_postponed", run_id=run.run_id, attempt=attempt, error=reasons)
+    delay = min(parts.settings.run_deadline_s, parts.settings.retry_max_s * 2.0 ** (attempt - 1))
+    with parts.ledger.write() as connection:
+        runs.postpone(
+            connection, run.run_id, attempt, reasons, parts.clock() + timedelta(seconds=delay)
+        )

@@ -1,0 +1,219 @@
+"""Figures and health: what workers, queues, runs and deliveries are doing now."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from celery.result import AsyncResult
+from kombu.exceptions import KombuError
+
+from schemas.errors import ScanheraldError
+from schemas.events import EventType
+from schemas.notifications import ChannelKind
+from store import figures, runs
+from store.deliveries import count_deliveries
+from tasks import wiring
+from tasks.app import QUEUES, app
+from tasks.wiring import Wiring
+
+log = structlog.get_logger("tasks.monitoring")
+
+INSPECT_TIMEOUT_S = 2.0
+
+
+class CeleryMonitor:
+    """Questions to the broker and its workers.  Each call may block for some seconds."""
+
+    def get_worker_stats(self) -> dict[str, Any]:
+        """Workers that answer: ``total_workers``, and by name their pool and totals."""
+        stats = app.control.inspect(timeout=INSPECT_TIMEOUT_S).stats() or {}
+        return {
+            "total_workers": len(stats),
+            "workers": {
+                name: {
+                    "pid": said.get("pid"),
+                    "concurrency": said.get("pool", {}).get("max-concurrency"),
+                    "total_tasks": said.get("total", {}),
+                    "uptime_s": said.get("uptime"),
+                }
+                for name, said in stats.items()
+            },
+        }
+
+    def get_queue_stats(self) -> dict[str, Any]:
+        """Messages waiting per queue, by the broker's passive declare."""
+        depths: dict[str, int] = {}
+        with app.connection_for_read() as connection:
+            for name in QUEUES:
+                channel: Any = connection.channel()
+                try:
+                    depths[name] = channel.queue_declare(name, passive=True).message_count
+                except connection.channel_errors:
+                    depths[name] = 0  # nobody has used the queue yet
+                finally:
+                    channel.close()
+        return {"queues": depths, "total_messages": sum(depths.values())}
+
+    def get_task_status(self, task_id: str) -> dict[str, Any]:
+        """A task's state: Celery's, or the ledger's where Celery knows nothing (any more)."""
+        result: AsyncResult[Any] = app.AsyncResult(task_id)
+        status: dict[str, Any] = {"task_id": task_id, "state": result.state, "source": "celery"}
+        if result.state == "PENDING":
+            known = self._ledger_status(task_id)
+            if known is not None:
+                return {"task_id": task_id, "source": "ledger", **known}
+        if result.ready():
+            status["result"] = result.result if result.successful() else str(result.result)
+        return status
+
+    def get_registered_tasks(self) -> list[str]:
+        """Our task names, sorted."""
+        return sorted(name for name in app.tasks if not name.startswith("celery."))
+
+    def get_scheduled_tasks(self) -> dict[str, Any]:
+        """Tasks with a countdown that workers hold, and beat's schedule."""
+        held = app.control.inspect(timeout=INSPECT_TIMEOUT_S).scheduled() or {}
+        return {
+            "workers": held,
+            "beat": {
+                name: {"task": entry["task"], "schedule": str(entry["schedule"])}
+                for name, entry in app.conf.beat_schedule.items()
+            },
+        }
+
+    def get_comprehensive_status(self) -> dict[str, Any]:
+        """All of it in one answer."""
+        return {
+            "workers": self.get_worker_stats(),
+            "queues": self.get_queue_stats(),
+            "registered_tasks": self.get_registered_tasks(),
+            "scheduled": self.get_scheduled_tasks(),
+        }
+
+    def revoke_task(self, task_id: str, terminate: bool = False) -> dict[str, Any]:
+        """Tell workers not to start a task, or with ``terminate`` to kill it at work."""
+        app.control.revoke(task_id, terminate=terminate)
+        return {"task_id": task_id, "revoked": True, "terminated": terminate}
+
+    def purge_queue(self, name: str | None = None) -> dict[str, Any]:
+        """Drop the waiting messages of one queue, or of all.  Raises ValueError for a wrong name.
+
+        What the ledger has recorded is not lost: the sweep publishes it again.
+        """
+        if name is not None and name not in QUEUES:
+            raise ValueError(f"no queue {name!r}; there are: {', '.join(QUEUES)}")
+        purged: dict[str, int] = {}
+        with app.connection_for_write() as connection:
+            for queue in QUEUES if name is None else (name,):
+                channel: Any = connection.channel()
+                try:
+                    purged[queue] = channel.queue_purge(queue) or 0
+                except connection.channel_errors:
+                    purged[queue] = 0  # nobody has used the queue yet
+                finally:
+                    channel.close()
+        return {"queues": purged, "purged": sum(purged.values())}
+
+    def _ledger_status(self, task_id: str) -> dict[str, Any] | None:
+        parts = wiring.current()
+        identity = task_id.split(":", 1)[0]
+        with parts.ledger.read() as connection:
+            return figures.status_of(connection, identity)
+
+
+def get_celery_monitor() -> CeleryMonitor:
+    """The monitor."""
+    return CeleryMonitor()
+
+
+@app.task(name="monitor_celery_health")
+def monitor_celery_health() -> dict[str, Any]:
+    """Workers, queues and the ledger: ``status`` is healthy, degraded or unhealthy.  Kept."""
+    parts = wiring.current()
+    problems: list[str] = []
+    found: dict[str, Any] = {}
+    monitor = get_celery_monitor()
+    try:
+        found["workers"] = monitor.get_worker_stats()
+        found["queues"] = monitor.get_queue_stats()
+        if not found["workers"]["total_workers"]:
+            problems.append("no worker answers")
+    except (KombuError, OSError) as error:
+        problems.append(f"broker: {error}")
+    try:
+        began = time.monotonic()
+        with parts.ledger.read() as connection:
+            found["runs"] = runs.count_runs(connection)
+            oldest = runs.oldest_unsettled(connection)
+        found["ledger_ms"] = round((time.monotonic() - began) * 1000, 1)
+        found["oldest_unfinished_run_s"] = (
+            None if oldest is None else round((parts.clock() - oldest).total_seconds(), 1)
+        )
+    except ScanheraldError as error:
+        problems.append(str(error))
+    return _report_health(parts, "celery_health", found, problems)
+
+
+@app.task(name="monitor_notification_health")
+def monitor_notification_health() -> dict[str, Any]:
+    """Channels, events and deliveries waiting: ``status`` as in monitor_celery_health.  Kept."""
+    parts = wiring.current()
+    problems: list[str] = []
+    found: dict[str, Any] = {
+        "supported_channels": [kind.value for kind in ChannelKind],
+        "supported_events": [kind.value for kind in EventType],
+    }
+    try:
+        with parts.ledger.read() as connection:
+            counts = count_deliveries(connection)
+            found["active_preferences"] = figures.count_subscribers(connection)
+            overdue = figures.overdue_deliveries(connection, parts.clock() - timedelta(minutes=5))
+        found["deliveries"] = {
+            f"{channel}.{state}": count for (channel, state), count in counts.items()
+        }
+        found["overdue"] = overdue
+        if overdue:
+            problems.append(f"{overdue} deliveries are overdue by more than five minutes")
+    except ScanheraldError as error:
+        problems.append(str(error))
+    return _report_health(parts, "notification_health", found, problems)
+
+
+@app.task(name="get_notification_stats")
+def get_notification_stats() -> dict[str, Any]:
+    """Deliveries and attempts of the last 24 hours by channel, state and outcome.  Kept."""
+    parts = wiring.current()
+    now = parts.clock()
+    with parts.ledger.write() as connection:
+        found = figures.delivery_figures(connection, now - timedelta(hours=24))
+        figures.save_statistics(connection, "notifications", found, now)
+    return {"taken_at": now.isoformat(), "hours": 24, **found}
+
+
+@app.task(name="get_task_statistics")
+def get_task_statistics(hours: int = 24) -> dict[str, Any]:
+    """Events, runs and reports of the last ``hours`` with render times.  Kept."""
+    parts = wiring.current()
+    now = parts.clock()
+    with parts.ledger.write() as connection:
+        found = figures.activity_since(connection, now - timedelta(hours=hours))
+        figures.save_statistics(connection, "tasks", {"hours": hours, **found}, now)
+    return {"taken_at": now.isoformat(), "hours": hours, **found}
+
+
+def _report_health(
+    parts: Wiring, kind: str, found: dict[str, Any], problems: list[str]
+) -> dict[str, Any]:
+    now = parts.clock()
+    status = "unhealthy" if problems else "healthy"
+    answer = {"status": status, "taken_at": now.isoformat(), "problems": problems, **found}
+    log.log(30 if problems else 20, f"{kind}_checked", status=status, problems=problems)
+    try:
+        with parts.ledger.write() as connection:
+            figures.save_statistics(connection, kind, answer, now)
+    except ScanheraldError as error:
+        log.warning("figures_not_kept", kind=kind, error=str(error))
+    return answer

@@ -1,0 +1,276 @@
+"""The header: each task renders some formats of one run and puts them in the store.
+
+The stop after ``chords.dispatch``; the next is ``finish.finish_run``.  A header
+task never raises, because a raised header loses the chord's body: whatever
+happens to a format is a row in the ledger and a returned status.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+from celery import Task
+from celery.exceptions import Retry, SoftTimeLimitExceeded
+
+from compliance.assess import Bounds, assess
+from compliance.rules import load_pack
+from renderers.registry import RENDERERS, render
+from schemas.errors import InvalidEvent, NotFound, PermanentError, RenderFailed, TransientError
+from schemas.reports import Format, Report
+from schemas.runs import Run
+from schemas.scans import decode_scan
+from store import runs
+from tasks import wiring
+from tasks.app import RENDER_REPORT, app
+from tasks.retry import fast_delay
+from tasks.wiring import Wiring
+
+log = structlog.get_logger("tasks.reports")
+
+_assessed: OrderedDict[tuple[str, str], Report] = OrderedDict()
+"""The last Reports of this process: the header tasks of one run need the same one."""
+
+ASSESSED_KEPT = 2
+
+
+@app.task(name=RENDER_REPORT, bind=True, ignore_result=True)
+def render_report(
+    self: Task[..., Any], run_id: str, attempt: int, formats: list[str]
+) -> dict[str, str]:
+    """Render ``formats`` of a run: ``{format: ready | failed | unfinished}``.
+
+    ``unfinished`` means that a passing fault outlasted the fast retries; the
+    body then leaves the run to the sweep's next attempt.
+    """
+    parts = wiring.current()
+    wanted = [Format(name) for name in formats]
+    try:
+        return render_formats(parts, run_id, wanted)
+    except TransientError as error:
+        if self.request.retries < parts.settings.task_max_retries:
+            number = self.request.retries + 1
+            delay = fast_delay(error, number, parts.settings, parts.jitter)
+            raise self.retry(
+                exc=error, countdown=delay, max_retries=parts.settings.task_max_retries
+            ) from error
+        log.warning("render_unfinished", run_id=run_id, attempt=attempt, error=str(error))
+        return dict.fromkeys(formats, "unfinished")
+    except Retry:
+        raise
+    except SoftTimeLimitExceeded:
+        log.error("render_timed_out", run_id=run_id, formats=formats)
+        return _fail_all(
+            parts,
+            run_id,
+            wanted,
+            f"took longer than {parts.settings.task_soft_time_limit_s} s "
+            "(SCANHERALD_TASK_SOFT_TIME_LIMIT_S)",
+        )
+    except Exception as error:  # a header must not raise: the bug is logged whole, the rest goes on
+        log.exception("render_crashed", run_id=run_id, formats=formats)
+        return _fail_all(parts, run_id, wanted, f"internal error: {type(error).__name__}: {error}")
+
+
+def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dict[str, str]:
+    """Render and store formats of a run; what cannot be rendered is noted as failed.
+
+    Raises TransientError when the ledger or the store cannot be used now; a
+    repeat renders what is not ready yet, to the same bytes under the same key.
+    """
+    with parts.ledger.write() as connection:
+        run = runs.load_run(connection, run_id)
+        start = runs.start_rendering(
+            connection,
+            run,
+            formats,
+            max_tries=parts.settings.render_max_tries,
+            now=parts.clock(),
+        )
+    statuses = dict.fromkeys([name.value for name in formats], "ready")
+    statuses |= {name.value: "failed" for name in start.poisoned}
+    if not start.wanted:
+        return statuses
+    rendered: list[runs.RenderedReport] = []
+    failures: dict[Format, str] = {}
+    try:
+        report = assessed_report(parts, run)
+        for name in start.wanted:
+            try:
+                rendered.append(_render_one(parts, run, report, name))
+            except RenderFailed as error:
+                log.error("render_failed", run_id=run_id, format=name.value, error=str(error))
+                failures[name] = str(error)
+    except PermanentError as error:
+        log.error("scan_not_assessed", run_id=run_id, error=str(error))
+        failures = dict.fromkeys(start.wanted, str(error))
+    except TransientError as error:
+        _note_passing_fault(parts, run, start.wanted, str(error))
+        raise
+    with parts.ledger.write() as connection:
+        runs.save_rendered(connection, run, rendered, parts.clock())
+        for name, reason in failures.items():
+            runs.save_render_error(connection, run, name, reason, final=True)
+    return statuses | {name.value: "failed" for name in failures}
+
+
+def assessed_report(parts: Wiring, run: Run) -> Report:
+    """The Report of a run: a pure function of its event's data and its frozen inputs.
+
+    Raises PermanentError where the scan cannot be judged, LedgerUnavailable.
+    """
+    key = (run.run_id, run.data_sha256)
+    if key in _assessed:
+        _assessed.move_to_end(key)
+        return _assessed[key]
+    previous = None
+    if run.inputs.previous_scan_id is not None:
+        with parts.ledger.read() as connection:
+            before = runs.scan_bytes(connection, run.inputs.previous_scan_id)
+        previous = None if before is None else decode_scan(before)
+    try:
+        report = assess(
+            decode_scan(run.data),
+            scan_sha256=run.data_sha256,
+            pack=load_pack(run.inputs.rule_pack),
+            previous=previous,
+            history=run.inputs.history,
+            language=run.inputs.language,
+            bounds=Bounds(parts.settings.max_cookies, parts.settings.max_string_bytes),
+        )
+    except (PermanentError, SoftTimeLimitExceeded):
+        raise
+    except Exception as error:  # a scan that breaks our judgement must not take its run along
+        log.exception("assess_crashed", run_id=run.run_id)
+        raise RenderFailed(f"the scan could not be judged: {type(error).__name__}") from error
+    _assessed[key] = report
+    while len(_assessed) > ASSESSED_KEPT:
+        _assessed.popitem(last=False)
+    return report
+
+
+def artifact_key(scan_id: str, language: str, name: Format) -> str:
+    """Where an artifact lies in the store."""
+    return f"{scan_id}/report.{language}{RENDERERS[name].suffix}"
+
+
+def _render_one(parts: Wiring, run: Run, report: Report, name: Format) -> runs.RenderedReport:
+    began = time.perf_counter()
+    data = render(report, name)
+    spent_ms = (time.perf_counter() - began) * 1000
+    key = artifact_key(report.identity.scan_id, run.inputs.language, name)
+    parts.artifacts.put(key, data)
+    log.info(
+        "artifact_stored",
+        run_id=run.run_id,
+        format=name.value,
+        bytes=len(data),
+        render_ms=round(spent_ms, 1),
+    )
+    return runs.RenderedReport(
+        format=name,
+        artifact_key=key,
+        uri=parts.artifacts.uri(key),
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        rule_pack=f"{report.identity.rule_pack}@{report.identity.rule_pack_version}",
+        render_ms=spent_ms,
+    )
+
+
+def _note_passing_fault(parts: Wiring, run: Run, formats: Sequence[Format], error: str) -> None:
+    """Say in the ledger why a format is late; if the ledger is the fault, the log must do."""
+    try:
+        with parts.ledger.write() as connection:
+            for name in formats:
+                runs.save_render_error(connection, run, name, error, final=False)
+    except TransientError as second:
+        log.warning("fault_not_noted", run_id=run.run_id, error=str(second))
+
+
+def _fail_all(parts: Wiring, run_id: str, formats: Sequence[Format], reason: str) -> dict[str, str]:
+    try:
+        with parts.ledger.write() as connection:
+            run = runs.load_run(connection, run_id)
+            for name in formats:
+                runs.save_render_error(connection, run, name, reason, final=True)
+    except (TransientError, NotFound) as error:
+        log.warning("failure_not_noted", run_id=run_id, error=str(error))
+        return {name.value: "unfinished" for name in formats}
+    return {name.value: "failed" for name in formats}
+
+
+@app.task(name="generate_report_async", bind=True)
+def generate_report_async(self: Task[..., Any], scan_id: str, format: str) -> dict[str, Any]:
+    """Render one format of a recorded scan now.
+
+    Returns ``report_id, scan_id, format, file_path, file_size, generated_at, status``
+    (``completed``, or ``failed`` with ``error``).  Raises NotFound for an unknown
+    scan and ValueError for an unknown format.
+    """
+    return _generate(self, scan_id, [Format(format)])[0]
+
+
+@app.task(name="generate_multiple_reports_async", bind=True)
+def generate_multiple_reports_async(
+    self: Task[..., Any], scan_id: str, formats: list[str]
+) -> dict[str, Any]:
+    """Render several formats of a recorded scan now: ``reports, total_generated, total_failed``."""
+    made = _generate(self, scan_id, [Format(name) for name in formats])
+    failed = sum(1 for report in made if report["status"] == "failed")
+    return {
+        "scan_id": scan_id,
+        "reports": made,
+        "total_generated": len(made) - failed,
+        "total_failed": failed,
+    }
+
+
+@app.task(name="export_scan_to_csv_async", bind=True)
+def export_scan_to_csv_async(self: Task[..., Any], scan_id: str) -> dict[str, Any]:
+    """Render the CSV of a recorded scan now; the result is that of ``generate_report_async``."""
+    return _generate(self, scan_id, [Format.CSV])[0]
+
+
+def _generate(
+    task: Task[..., Any], scan_id: str, formats: Sequence[Format]
+) -> list[dict[str, Any]]:
+    parts = wiring.current()
+    scan_id = scan_id.strip().lower()
+    try:
+        with parts.ledger.write() as connection:
+            run = runs.load_run(connection, runs.latest_run_of_scan(connection, scan_id))
+            if not run.data:
+                raise InvalidEvent(f"the data of scan {scan_id} has not been fetched yet")
+            runs.reopen_reports(connection, run, formats)
+        render_formats(parts, run.run_id, formats)
+        with parts.ledger.read() as connection:
+            rows = runs.reports_of_run(connection, run)
+    except TransientError as error:
+        number = task.request.retries + 1
+        raise task.retry(
+            exc=error,
+            countdown=fast_delay(error, number, parts.settings, parts.jitter),
+            max_retries=parts.settings.task_max_retries,
+        ) from error
+    return [_as_result(rows[name]) for name in formats]
+
+
+def _as_result(row: Any) -> dict[str, Any]:
+    ready = row["status"] == "ready"
+    ready_at: datetime | None = row["ready_at"]
+    return {
+        "report_id": row["report_id"],
+        "scan_id": row["scan_id"],
+        "format": row["format"],
+        "file_path": row["uri"] if ready else None,
+        "file_size": row["size_bytes"] if ready else None,
+        "generated_at": ready_at.isoformat() if ready and ready_at else None,
+        "status": "completed" if ready else "failed",
+        "error": row["error"],
+    }

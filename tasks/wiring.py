@@ -1,0 +1,118 @@
+"""What a task works with, made once per process at its first task.
+
+A worker forks; nothing here is made before the fork, because neither database
+connections nor the artifact store's threads survive one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from schemas.notifications import ChannelKind
+from schemas.settings import Settings, load_settings
+from store.artifacts import ArtifactStore
+from store.events import RunDefaults
+from store.ledger import Ledger
+from store.secrets import SecretBox, open_secret_box
+
+if TYPE_CHECKING:
+    from channels.registry import Channel
+
+
+def utc_now() -> datetime:
+    """The clock that is passed in everywhere."""
+    return datetime.now(UTC)
+
+
+def random_id() -> str:
+    """A new random identity."""
+    return str(uuid.uuid4())
+
+
+@dataclass
+class Wiring:
+    """The parts of one process.  ``jitter`` gives numbers in [0, 1)."""
+
+    settings: Settings
+    ledger: Ledger
+    artifacts: ArtifactStore
+    clock: Callable[[], datetime] = utc_now
+    new_id: Callable[[], str] = random_id
+    jitter: Callable[[], float] = random.random
+    _box: SecretBox | None = None
+    _channels: dict[ChannelKind, Channel] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def box(self) -> SecretBox:
+        """What opens subscribers' addresses."""
+        if self._box is None:
+            keys = [key.get_secret_value() for key in self.settings.encryption_keys]
+            self._box = open_secret_box(keys, self.settings.data_dir)
+        return self._box
+
+    @property
+    def run_defaults(self) -> RunDefaults:
+        """What a new run is given."""
+        return RunDefaults(
+            formats=self.settings.formats,
+            language=self.settings.language,
+            rule_pack=self.settings.rule_pack,
+        )
+
+    def channel(self, kind: ChannelKind) -> Channel:
+        """The channel of this process; its connections are reused."""
+        from channels.registry import CHANNELS  # heavy, and only senders need it
+
+        with self._lock:
+            if kind not in self._channels:
+                self._channels[kind] = CHANNELS[kind](self.settings, self.clock)
+            return self._channels[kind]
+
+    def close(self) -> None:
+        """Close connections."""
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+        self.ledger.close()
+
+
+def wire(settings: Settings) -> Wiring:
+    """The parts for these settings; nothing is opened yet."""
+    return Wiring(settings, Ledger(settings.ledger_url), ArtifactStore(settings.artifact_store_url))
+
+
+_settings: Settings | None = None
+_current: tuple[int, Wiring] | None = None
+_guard = threading.Lock()
+
+
+def use(settings: Settings) -> None:
+    """Give this process its settings, before its first task."""
+    global _settings, _current
+    _settings = settings
+    _current = None
+
+
+def settings() -> Settings:
+    """The settings given by ``use``, else the environment, read once."""
+    global _settings
+    if _settings is None:
+        _settings = load_settings()
+    return _settings
+
+
+def current() -> Wiring:
+    """This process's parts, made at the first call and again after a fork."""
+    global _current
+    with _guard:
+        if _current is None or _current[0] != os.getpid():
+            _current = (os.getpid(), wire(settings()))
+        return _current[1]
