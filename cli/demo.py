@@ -12,7 +12,6 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -48,6 +47,8 @@ MANY = 1_000_000
 def run_demo(scans: Path, output: Path, timeout_s: float) -> int:
     """Returns the exit status: 0 only if everything planned exists and arrived exactly once."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 140  # a log has no edge to keep within
     files = sorted(scans.glob("*.json"))
     if not files:
         raise InvalidSettings(f"no *.json scan results in {scans}; name a folder with --scans")
@@ -169,16 +170,10 @@ def _wait(
         TimeElapsedColumn(),
         console=console,
     ) as progress:
-        bars: dict[str, Callable[[int, int], None]] = {}
-        for name, total in (
-            ("scans", scans),
-            ("artifacts", scans * len(DEFAULT_FORMATS)),
-            ("deliveries", 0),
-        ):
-            task = progress.add_task(name, total=total or None)
-            bars[name] = lambda done, total, task=task: progress.update(
-                task, completed=done, total=total or None
-            )
+        bars = {
+            name: progress.add_task(name, total=None)
+            for name in ("scans", "artifacts", "deliveries")
+        }
         while time.monotonic() < give_up:
             supervisor.tend()
             with ledger.read() as connection:
@@ -187,11 +182,10 @@ def _wait(
                 deliveries = list_deliveries(connection, limit=MANY)
             settled = sum(1 for run in runs if run["state"] in ("done", "dead"))
             sent = sum(1 for row in deliveries if row["settled_at"] is not None)
-            bars["scans"](settled, scans)
-            bars["artifacts"](
-                sum(1 for row in reports if row["status"] == "ready"), scans * len(DEFAULT_FORMATS)
-            )
-            bars["deliveries"](sent, len(deliveries))
+            ready = sum(1 for row in reports if row["status"] == "ready")
+            progress.update(bars["scans"], completed=settled, total=scans)
+            progress.update(bars["artifacts"], completed=ready, total=scans * len(DEFAULT_FORMATS))
+            progress.update(bars["deliveries"], completed=sent, total=len(deliveries) or None)
             if settled == scans and sent == len(deliveries):
                 return True
             time.sleep(0.2)
@@ -282,16 +276,18 @@ def _print_table(
     deliveries: list[RowMapping],
     runs: list[RowMapping],
 ) -> None:
+    told: dict[tuple[str, str], list[str]] = {}
+    for row in deliveries:
+        told.setdefault((row["run_id"], row["type"]), []).append(row["channel"])
+    event_types = sorted({event_type for _, event_type in told}, reverse=True)
+    sizes = {(row["scan_id"], row["format"]): row["size_bytes"] for row in reports}
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("scan")
+    table.add_column("scan", overflow="fold")
     for name in ("score", "cookies", *(f"{name.value} kB" for name in DEFAULT_FORMATS)):
         table.add_column(name, justify="right")
-    table.add_column("deliveries by event and channel")
-    sizes = {(row["scan_id"], row["format"]): row["size_bytes"] for row in reports}
+    for event_type in event_types:
+        table.add_column(event_type, overflow="fold")
     for run in sorted(runs, key=lambda row: str(row["subject"])):
-        told = Counter(
-            (row["type"], row["channel"]) for row in deliveries if row["run_id"] == run["run_id"]
-        )
         table.add_row(
             cell(run["subject"]),
             cell(run["score"]),
@@ -300,16 +296,12 @@ def _print_table(
                 f"{(sizes.get((run['scan_id'], name.value)) or 0) / 1000:.1f}"
                 for name in DEFAULT_FORMATS
             ),
-            _told(told),
+            *(
+                " ".join(sorted(told.get((run["run_id"], event_type), ()))) or "-"
+                for event_type in event_types
+            ),
         )
     console.print(table)
-
-
-def _told(told: Counter[tuple[str, str]]) -> str:
-    by_event: dict[str, list[str]] = {}
-    for (event, channel), count in sorted(told.items()):
-        by_event.setdefault(event, []).append(channel if count == 1 else f"{channel}×{count}")
-    return "\n".join(f"{event}: {' '.join(channels)}" for event, channels in by_event.items())
 
 
 def _fresh_folder(output: Path) -> None:

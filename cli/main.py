@@ -51,9 +51,7 @@ def demo(
 
 @app.command(epilog="Example: scanherald up --port 6379 --data-dir ./scanherald-data")
 def up(
-    port: Annotated[
-        int, typer.Option(help="Port of the embedded server; 0 takes a free one.")
-    ] = 6379,
+    port: Annotated[int, typer.Option(help="The embedded server's port; 0: a free one.")] = 6379,
     concurrency: Annotated[int, typer.Option(help="Worker processes.")] = 2,
     data_dir: DataDir = None,
 ) -> None:
@@ -78,9 +76,7 @@ def worker(
         list[str] | None, typer.Option(help="Queue to serve; repeat for several. All by default.")
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Processes or threads.")] = None,
-    autoscale: Annotated[
-        str | None, typer.Option(metavar="MAX,MIN", help="Pool size range.")
-    ] = None,
+    autoscale: Annotated[str | None, typer.Option(metavar="MAX,MIN", help="Pool size.")] = None,
     loglevel: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
     pool: Annotated[str, typer.Option(help="prefork, threads or solo.")] = "prefork",
     max_tasks_per_child: Annotated[

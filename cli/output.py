@@ -11,16 +11,21 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from sqlalchemy import RowMapping
 
 NOT_PRINTABLE = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160)]}
 """Control characters from scans must not drive the terminal."""
 
 
 def print_rows(
-    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str
+    rows: Iterable[Mapping[str, Any] | RowMapping],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    empty: str,
 ) -> None:
     """Print rows as a table of ``columns``, or whole as a JSON array on standard output."""
-    listed = [dict(row) for row in rows]
+    listed: list[dict[str, Any]] = [dict(row) for row in rows]
     if as_json:
         print_json(listed)
         return
