@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from email import policy
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
 from functools import cache
@@ -36,6 +36,29 @@ _DOT_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/
 _HTTPS_URL = re.compile(r"https://[!-;=?-~]+")
 
 
+class _OneLine(UnstructuredHeader, BaseHeader):
+    """A header that is never folded.
+
+    The library folds a long word by encoding it, which makes a URL in
+    List-Unsubscribe unreadable; the values given to it are checked ASCII.
+    """
+
+    def fold(self, *, policy: policy.Policy) -> str:
+        return f"{self.name}: {self}{policy.linesep}"
+
+
+def _headers() -> HeaderRegistry:
+    headers = HeaderRegistry()
+    for name in ("list-unsubscribe", "message-id"):
+        headers.map_to_type(name, _OneLine)
+    return headers
+
+
+# Seven bits on the way: a relay without 8BITMIME must not be able to damage it.
+_PLAIN = policy.SMTP.clone(cte_type="7bit", header_factory=_headers())
+_INTERNATIONAL = _PLAIN.clone(utf8=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """An e-mail ready for the wire, with the addresses the server is told."""
@@ -56,16 +79,15 @@ def compose(
     repeat.  Raises DeliveryRejected for an address or setting that cannot stand
     in a header; the address itself is never in the text.
     """
+    if not mail_from.isprintable():
+        raise DeliveryRejected("SCANHERALD_MAIL_FROM holds a control character")
     name, sender_address = parseaddr(mail_from)
     sender = _mailbox(sender_address, "the sender (SCANHERALD_MAIL_FROM)")
     recipient = _mailbox(message.address.target, "the subscriber's e-mail address")
     if unsubscribe_url is not None and not _HTTPS_URL.fullmatch(unsubscribe_url):
         raise DeliveryRejected("SCANHERALD_LIST_UNSUBSCRIBE_URL is not an https address")
     international = not (sender.addr_spec.isascii() and recipient.addr_spec.isascii())
-    # Seven bits on the way: a relay without 8BITMIME must not be able to damage it.
-    mail = EmailMessage(
-        policy=(policy.SMTPUTF8 if international else policy.SMTP).clone(cte_type="7bit")
-    )
+    mail = EmailMessage(policy=_INTERNATIONAL if international else _PLAIN)
     mail["From"] = Address(one_line(name, 100), sender.username, sender.domain)
     mail["To"] = recipient
     mail["Subject"] = subject(message.notification)

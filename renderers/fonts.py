@@ -19,6 +19,9 @@ FOLDER = Path(__file__).parent / "fonts"
 REGULAR = "DejaVuSans"
 BOLD = "DejaVuSans-Bold"
 
+_JOINTS = frozenset("/-_.,;:&?=›")
+"""Where a long word is broken rather than anywhere."""
+
 
 @cache
 def register_fonts() -> None:
@@ -116,12 +119,16 @@ class Typeface:
 
     def _break(self, word: str, limit: float) -> list[str]:
         pieces: list[str] = []
-        start, used = 0, 0.0
+        start, joint, used = 0, 0, 0.0
         for place, char in enumerate(word):
             wide = self._widths[char]
             if used + wide > limit and place > start:
-                pieces.append(word[start:place])
-                start, used = place, 0.0
+                # A joint late in the line reads better; looking back is bounded by the line.
+                end = joint if joint - start > (place - start) * 0.7 else place
+                pieces.append(word[start:end])
+                start, used = end, sum(map(self._widths.__getitem__, word[end:place]))
             used += wide
+            if char in _JOINTS:
+                joint = place + 1
         pieces.append(word[start:])
         return pieces

@@ -37,7 +37,7 @@ def render_pdf(report: Report) -> bytes:
     sheet = Sheet(
         title=f"{t['report']}: {report.identity.domain}",
         subject=verdict_line(report, t),
-        footer=f"{report.identity.domain}  ·  {t['scan']} {report.identity.scan_id}",
+        footer=f"{t['scan']} {report.identity.scan_id}  ·  {report.identity.domain}",
         language=report.language,
         t=t,
     )
@@ -85,7 +85,7 @@ def _finding(sheet: Sheet, place: int, finding: Finding) -> None:
         labelled.append(("", finding.source_url))
     if finding.scope:
         labelled.append((t["scope"], finding.scope))
-    labelled.append((t["evidence"], _evidence(finding, t)))
+    labelled.append((t["evidence"], _evidence(sheet, finding)))
     sheet.y -= 2
     for label, text in labelled:
         sheet.ensure(12)
@@ -94,11 +94,14 @@ def _finding(sheet: Sheet, place: int, finding: Finding) -> None:
     sheet.y -= 14
 
 
-def _evidence(finding: Finding, t: Words) -> str:
-    labels = [
-        item.label if item.cookie_number is None else f"{item.cookie_number}\u2009{item.label}"
-        for item in finding.evidence
-    ]
+def _evidence(sheet: Sheet, finding: Finding) -> str:
+    t = sheet.t
+    labels = []
+    for item in finding.evidence:
+        # Labels name things: white space in them is shown, not folded like in running text.
+        label = sheet.regular.show(item.label)
+        place = item.cookie_number
+        labels.append(label if place is None else f"{place} {label}")
     more = finding.count - len(labels)
     if more > 0:
         labels.append(t["more_evidence"].format(count=more))

@@ -141,7 +141,7 @@ def _consent_chart(sheet: Sheet, consent: Sequence[ConsentCount]) -> None:
         sheet.box(x, sheet.y - 0.5, 7, 7, ink)
         sheet.write(x + 11, sheet.y, label, 7.5, ink=GREY)
         x += 24 + sheet.regular.width(label, 7.5)
-    left, right = MARGIN + 78, 96.0
+    left, right = MARGIN + 78, 130.0
     room = sheet.text_width - 78 - right
     most = max((row.before + row.after + row.unknown for row in consent), default=0) or 1
     sheet.y -= 6

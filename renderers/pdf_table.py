@@ -115,9 +115,12 @@ class _Table:
 
     def _open(self) -> None:
         sheet = self._sheet
-        head_height = max(map(len, self._head)) * self._leading + 2 * self._pad
+        titled = any(column.title for column in self._columns)
+        head_lines = max(map(len, self._head)) if titled else 0
+        head_height = head_lines * self._leading + 2 * self._pad if titled else 0
         sheet.ensure(head_height + 3 * self._leading)
-        sheet.box(sheet.margin, sheet.y - head_height, sheet.text_width, head_height, WASH)
+        if titled:
+            sheet.box(sheet.margin, sheet.y - head_height, sheet.text_width, head_height, WASH)
         text = sheet.canvas.beginText()
         text.setFillColor(NAVY)
         text.setFont(sheet.bold.name, self._size, self._leading)

@@ -52,7 +52,8 @@ class ArtifactStore:
         parts = urlsplit(self.url)
         if parts.scheme == "file":
             return str(Path(unquote(parts.path)) / key)
-        return f"{self.url.rstrip('/')}/{key}"
+        bucket = parts.netloc.rpartition("@")[2]  # a URI is shown, credentials are not
+        return f"{parts.scheme}://{bucket}{parts.path.rstrip('/')}/{key}"
 
     def _store(self) -> ObjectStore:
         if self._opened is None:
@@ -61,16 +62,21 @@ class ArtifactStore:
 
 
 def _open(url: str) -> ObjectStore:
-    parts = urlsplit(url)
     try:
-        if parts.scheme == "file":
-            return LocalStore(unquote(parts.path), mkdir=True)
-        return from_url(url)
-    except (BaseError, ValueError) as error:
-        if parts.scheme == "file":
-            raise ArtifactsUnavailable(f"artifact folder {parts.path}: {_said(error)}") from error
-        raise InvalidSettings(f"ARTIFACTS_URL ({parts.scheme}:…): {_said(error)}") from error
-    except OSError as error:
+        parts = urlsplit(url)
+        if parts.scheme != "file":
+            return from_url(url)
+        if not parts.path:
+            raise ValueError("no folder")
+    except (BaseError, ValueError):
+        # the cause is left out, for it may quote the URL with its password
+        raise InvalidSettings(
+            "ARTIFACTS_URL is none of file:///FOLDER, "
+            "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX"
+        ) from None
+    try:
+        return LocalStore(unquote(parts.path), mkdir=True)
+    except (BaseError, ValueError, OSError) as error:
         raise ArtifactsUnavailable(f"artifact folder {parts.path}: {_said(error)}") from error
 
 

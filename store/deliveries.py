@@ -57,7 +57,8 @@ def save_notification(
         content=pack(msgspec.json.encode(notification)),
         created_at=now,
     )
-    return bool(connection.execute(statement.on_conflict_do_nothing()).rowcount)
+    written = statement.on_conflict_do_nothing().returning(notifications.c.event_key)
+    return connection.execute(written).one_or_none() is not None
 
 
 def plan_deliveries(
@@ -226,15 +227,15 @@ def claim_due(
     Two kinds: pending ones whose message was lost or whose time has come, and
     ones whose worker died while sending.  Of two sweeps one wins each row.
     """
-    free = or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= now)
+    free = (
+        deliveries.c.state.in_([DeliveryState.PENDING.value, DeliveryState.SENDING.value]),
+        deliveries.c.due_at <= now,
+        or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= now),
+    )
     due = connection.execute(
         select(deliveries.c.delivery_id, deliveries.c.tries)
-        .where(
-            deliveries.c.state.in_([DeliveryState.PENDING.value, DeliveryState.SENDING.value]),
-            deliveries.c.due_at <= now,
-            free,
-        )
-        .order_by(deliveries.c.due_at)
+        .where(*free)
+        .order_by(deliveries.c.due_at, deliveries.c.delivery_id)
         .limit(limit)
     ).all()
     return [
@@ -243,7 +244,7 @@ def claim_due(
         if connection.execute(
             update(deliveries)
             .where(
-                deliveries.c.delivery_id == row.delivery_id, deliveries.c.tries == row.tries, free
+                deliveries.c.delivery_id == row.delivery_id, deliveries.c.tries == row.tries, *free
             )
             .values(lease_until=started_by)
         ).rowcount
@@ -307,7 +308,7 @@ def count_deliveries(connection: Connection) -> dict[tuple[str, str], int]:
         select(deliveries.c.channel, deliveries.c.state, func.count()).group_by(
             deliveries.c.channel, deliveries.c.state
         )
-    ).tuples()
+    )
     return {(channel, state): count for channel, state, count in rows}
 
 

@@ -34,6 +34,10 @@ from store.tables import events, runs, scans
 DEAD_ENTRY_BYTES = 64 * 1024
 """How much of an undecodable entry is kept for whoever looks into it."""
 
+DEAD_SOURCE = "redis\t"
+"""Starts the source of dead letters.  No event's source may hold a control character, so
+no scanner can send an identity that makes a dead letter look recorded, or a repeat of it."""
+
 HISTORY_POINTS = 24
 """How many earlier scores of its domain a report shows."""
 
@@ -99,7 +103,7 @@ def record_dead(connection: Connection, letter: DeadEntry, now: datetime) -> boo
     )
     size, digest = _raw_size_and_digest(letter.entry.fields)
     statement = insert(connection, events).values(
-        source=f"redis:{letter.entry.stream}",
+        source=f"{DEAD_SOURCE}{letter.entry.stream}",
         event_id=letter.entry.entry_id,
         stream=letter.entry.stream,
         entry_id=letter.entry.entry_id,
@@ -111,7 +115,8 @@ def record_dead(connection: Connection, letter: DeadEntry, now: datetime) -> boo
         seen=1,
         recorded_at=now,
     )
-    return bool(connection.execute(statement.on_conflict_do_nothing()).rowcount)
+    written = statement.on_conflict_do_nothing().returning(events.c.event_pk)
+    return connection.execute(written).one_or_none() is not None
 
 
 def is_known(connection: Connection, entry: Entry) -> bool:
@@ -130,7 +135,7 @@ def exhume(connection: Connection, entry: Entry) -> None:
     """Take back the dead letter of an entry that turned out to be sound."""
     connection.execute(
         delete(events).where(
-            events.c.source == f"redis:{entry.stream}",
+            events.c.source == f"{DEAD_SOURCE}{entry.stream}",
             events.c.event_id == entry.entry_id,
             events.c.outcome == "dead",
         )
@@ -163,6 +168,11 @@ def store_fetched_scan(
         select(events.c.occurred_at).where(events.c.event_pk == event_pk)
     ).one()
     inputs = _insert_scan(connection, event_pk, scan, row.occurred_at, defaults, now)
+    connection.execute(
+        update(events)
+        .where(events.c.event_pk == event_pk)
+        .values(subject=scan.domain, occurred_at=scan.finished_at or row.occurred_at)
+    )
     connection.execute(
         update(runs)
         .where(runs.c.run_id == run_id)
@@ -209,9 +219,7 @@ def read_payload(connection: Connection, event_pk: int) -> bytes | None:
 
 def count_outcomes(connection: Connection) -> dict[str, int]:
     """Number of events by outcome."""
-    rows = connection.execute(
-        select(events.c.outcome, func.count()).group_by(events.c.outcome)
-    ).tuples()
+    rows = connection.execute(select(events.c.outcome, func.count()).group_by(events.c.outcome))
     return dict(rows.all())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -22,12 +23,12 @@ def activity_since(connection: Connection, since: datetime) -> dict[str, Any]:
     """Events, runs and reports since then: counts by state, and times by format in ms."""
     by_state = connection.execute(
         select(runs.c.state, func.count()).where(runs.c.created_at >= since).group_by(runs.c.state)
-    ).tuples()
+    )
     by_type = connection.execute(
         select(events.c.type, func.count())
         .where(events.c.recorded_at >= since, events.c.type.is_not(None))
         .group_by(events.c.type)
-    ).tuples()
+    )
     dead = connection.execute(
         select(func.count())
         .select_from(events)
@@ -55,19 +56,19 @@ def delivery_figures(connection: Connection, since: datetime) -> dict[str, Any]:
         select(deliveries.c.channel, deliveries.c.state, func.count())
         .where(deliveries.c.created_at >= since)
         .group_by(deliveries.c.channel, deliveries.c.state)
-    ).tuples():
+    ):
         states.setdefault(channel, {})[state] = count
     outcomes = connection.execute(
         select(attempts.c.outcome, func.count())
         .where(attempts.c.started_at >= since)
         .group_by(attempts.c.outcome)
-    ).tuples()
+    )
     durations: dict[str, list[float]] = {}
     for channel, spent in connection.execute(
         select(deliveries.c.channel, attempts.c.duration_ms)
         .join(deliveries, deliveries.c.delivery_id == attempts.c.delivery_id)
         .where(attempts.c.started_at >= since, attempts.c.outcome == "sent")
-    ).tuples():
+    ):
         durations.setdefault(channel, []).append(spent)
     return {
         "deliveries": states,
@@ -77,11 +78,13 @@ def delivery_figures(connection: Connection, since: datetime) -> dict[str, Any]:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95 and p99 by nearest rank."""
+    """p50, p95 and p99 by nearest rank; of no values, nothing."""
     ordered = sorted(values)
+    if not ordered:
+        return {}
     return {
-        name: round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 1)
-        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+        f"p{percent}": round(ordered[math.ceil(len(ordered) * percent / 100) - 1], 1)
+        for percent in (50, 95, 99)
     }
 
 
@@ -92,7 +95,7 @@ def _reports(connection: Connection, since: datetime) -> dict[str, Any]:
         select(reports.c.format, reports.c.status, reports.c.render_ms).where(
             reports.c.created_at >= since
         )
-    ).tuples():
+    ):
         counts.setdefault(name, {}).setdefault(status, 0)
         counts[name][status] += 1
         if spent is not None:

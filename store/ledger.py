@@ -9,6 +9,8 @@ would fail at once, whatever the timeout.  PostgreSQL is a change of URL.
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
@@ -39,8 +43,8 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._engine: Engine | None = None
-        self._pid = 0
+        # By process: a child leaves its parent's alone, since closing it would be a use.
+        self._engines: dict[int, Engine] = {}
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -74,15 +78,19 @@ class Ledger:
 
     def close(self) -> None:
         """Close every connection of this process."""
-        if self._engine is not None and self._pid == os.getpid():
-            self._engine.dispose()
-        self._engine = None
+        engine = self._engines.pop(os.getpid(), None)
+        if engine is not None:
+            engine.dispose()
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
         try:
             with self._connected().connect() as connection:
-                connection = connection.execution_options(**{_WRITE: write})
+                options: dict[str, Any] = {_WRITE: write}
+                if not write and connection.dialect.name == "postgresql":
+                    # by default each statement would see what was committed just before it
+                    options["isolation_level"] = "REPEATABLE READ"
+                connection = connection.execution_options(**options)
                 with connection.begin():
                     yield connection
         except (OperationalError, InterfaceError, PoolTimeout) as error:
@@ -93,30 +101,37 @@ class Ledger:
             raise
 
     def _connected(self) -> Engine:
-        if self._engine is None or self._pid != os.getpid():
-            if self._engine is not None:
-                self._engine.dispose(close=False)  # the parent's connections are not ours to close
-            self._engine = _engine(self.url)
-            self._pid = os.getpid()
-        return self._engine
+        engine = self._engines.get(os.getpid())
+        if engine is None:
+            # atomic: of two threads both get the first one's, the other was never connected
+            engine = self._engines.setdefault(os.getpid(), _engine(self.url))
+        return engine
 
 
 def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql":
+            make_conninfo(**dict.fromkeys(parsed.query, ""))  # refuses what libpq does not know
             return create_engine(
                 parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=5
             )
-        if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
             raise InvalidSettings(
-                f"DATABASE_URL: {parsed.render_as_string()} is neither sqlite:///FILE "
-                "nor postgresql://…"
+                f"DATABASE_URL ({parsed.drivername}:…) is neither sqlite:///FILE nor postgresql://…"
             )
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
-    except ArgumentError as error:
-        raise InvalidSettings("DATABASE_URL is not a database URL") from error
+        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(
+            parsed.set(drivername="sqlite"), connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
+        )
+    except (ArgumentError, ValueError):
+        # the cause is left out, for it may quote the URL with its password
+        raise InvalidSettings(
+            "DATABASE_URL is not a database URL, such as sqlite:////var/lib/scanherald/"
+            "ledger.sqlite3 or postgresql://USER:PASSWORD@HOST/NAME"
+        ) from None
+    except ProgrammingError as error:
+        raise InvalidSettings(f"DATABASE_URL: {_first_line(error)}") from error
     except OSError as error:
         raise LedgerUnavailable(f"ledger: cannot make its folder: {error}") from error
     event.listen(engine, "connect", _sqlite_connect)
@@ -127,10 +142,23 @@ def _engine(url: str) -> Engine:
 def _sqlite_connect(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver's own BEGIN is deferred; ours is not
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Switch to WAL.  SQLite itself does not wait here for others who open a new file."""
+    give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+        time.sleep(0.01)
 
 
 def _sqlite_begin(connection: Connection) -> None:
@@ -164,8 +192,13 @@ def unpack(data: bytes) -> bytes:
 
 
 def plain(text: str | None, limit: int = 2000) -> str | None:
-    """Bound a text from outside and drop NUL, for a text column."""
-    return None if text is None else text.replace("\x00", "")[:limit]
+    """Bound a text from outside, for a text column, without what databases refuse.
+
+    NUL is dropped, half of a surrogate pair becomes a question mark.
+    """
+    if text is None:
+        return None
+    return text.replace("\x00", "")[:limit].encode("utf-8", "replace").decode("utf-8")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from schemas.runs import DeliveryState
 from store.tables import attempts, deliveries, reports, statistics
@@ -19,19 +19,25 @@ SETTLED = [
 def old_reports(
     connection: Connection, before: datetime, limit: int
 ) -> list[tuple[str, str | None]]:
-    """Settled reports made before then: (report id, artifact key), oldest first."""
+    """Settled reports last made before then: (report id, artifact key), oldest first."""
     rows = connection.execute(
         select(reports.c.report_id, reports.c.artifact_key)
-        .where(reports.c.created_at < before, reports.c.status != "pending")
+        .where(
+            reports.c.created_at < before,
+            func.coalesce(reports.c.ready_at, reports.c.created_at) < before,
+            reports.c.status != "pending",
+        )
         .order_by(reports.c.created_at)
         .limit(limit)
-    ).tuples()
+    )
     return list(rows)
 
 
 def forget_reports(connection: Connection, report_ids: list[str]) -> int:
-    """Delete report rows whose artifacts are gone already."""
-    return connection.execute(delete(reports).where(reports.c.report_id.in_(report_ids))).rowcount
+    """Delete report rows whose artifacts are gone already, but for those asked for again."""
+    return connection.execute(
+        delete(reports).where(reports.c.report_id.in_(report_ids), reports.c.status != "pending")
+    ).rowcount
 
 
 def forget_deliveries(connection: Connection, before: datetime, limit: int) -> int:

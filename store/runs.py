@@ -327,7 +327,8 @@ def claim_unfinished(
     Killed after the commit and before publishing, they wait for the next
     deadline.  ``WHERE attempt = ?`` lets one of two sweeps win.
     """
-    overdue = connection.execute(
+    overdue = runs.c.state.in_(_UNSETTLED), runs.c.deadline <= now
+    found = connection.execute(
         select(
             runs.c.run_id,
             runs.c.attempt,
@@ -337,13 +338,13 @@ def claim_unfinished(
             events.c.payload_size,
         )
         .join(events, events.c.event_pk == runs.c.event_pk)
-        .where(runs.c.state.in_(_UNSETTLED), runs.c.deadline <= now)
-        .order_by(runs.c.deadline)
+        .where(*overdue)
+        .order_by(runs.c.deadline, runs.c.run_id)
         .limit(limit)
     ).mappings()
     tickets: list[RunTicket] = []
     dead: list[str] = []
-    for row in overdue.all():
+    for row in found.all():
         if row["attempt"] >= max_attempts:
             last = row["last_error"] or "no attempt reported an error: its workers died or hung"
             if settle_dead(
@@ -356,7 +357,7 @@ def claim_unfinished(
             .where(
                 runs.c.run_id == row["run_id"],
                 runs.c.attempt == row["attempt"],
-                runs.c.state.in_(_UNSETTLED),
+                *overdue,
             )
             .values(
                 attempt=row["attempt"] + 1,
@@ -420,7 +421,7 @@ def list_reports(
 
 def count_runs(connection: Connection) -> dict[str, int]:
     """Number of runs by state."""
-    rows = connection.execute(select(runs.c.state, func.count()).group_by(runs.c.state)).tuples()
+    rows = connection.execute(select(runs.c.state, func.count()).group_by(runs.c.state))
     return dict(rows.all())
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
@@ -19,12 +21,12 @@ from schemas.errors import InvalidSettings
 class SecretBox:
     """Encrypts and decrypts small secrets."""
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    def __init__(self, keys: Sequence[str], origin: str = "SCANHERALD_ENCRYPTION_KEYS") -> None:
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys])
         except ValueError as error:
             raise InvalidSettings(
-                "SCANHERALD_ENCRYPTION_KEYS: each key must be 32 bytes in url-safe base64, "
+                f"{origin}: each key must be 32 bytes in url-safe base64, "
                 "as `python -c 'from cryptography.fernet import Fernet; "
                 "print(Fernet.generate_key().decode())'` prints"
             ) from error
@@ -53,22 +55,17 @@ def open_secret_box(keys: Sequence[str], data_dir: Path) -> SecretBox:
         data_dir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             _make_key_file(path)
-        return SecretBox([path.read_text().strip()])
+        key = path.read_text("ascii", "replace").strip()
     except OSError as error:
         raise InvalidSettings(f"the key file {path} cannot be used: {error}") from error
+    return SecretBox([key], origin=f"the key file {path}")
 
 
 def _make_key_file(path: Path) -> None:
     """Write a new key beside and link it into place: of two makers one wins, none is half done."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(Fernet.generate_key())
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass  # another process was first; its key is the one to use
-    finally:
-        draft.unlink()
+    with NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.") as draft:  # mode 0600
+        draft.write(Fernet.generate_key())
+        draft.flush()
+        os.fsync(draft.fileno())
+        with suppress(FileExistsError):  # another maker was first; its key is the one to use
+            os.link(draft.name, path)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from celery.backends.redis import RedisBackend
 
 
 class SubscriptionFreeBackend(RedisBackend):
-    """The usual backend without the subscription that each publish makes, and its undoing."""
+    """The usual backend without a subscription for each result that is published.
+
+    A chord subscribes twice, when it is published and when its result object is
+    made; and letting the object go unsubscribes, while the interpreter ends.
+    """
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do not subscribe: nobody here waits for ``task_id``."""
 
+    def add_pending_result(
+        self, result: Any, weak: bool = False, start_drainer: bool = True
+    ) -> Any:
+        """Do not wait for ``result``."""
+        return result
+
+    def add_pending_results(self, results: Iterable[Any], weak: bool = False) -> list[Any]:
+        """Do not wait for any of ``results``."""
+        return list(results)
+
     def remove_pending_result(self, result: Any) -> Any:
-        """Do not unsubscribe either; the usual one connects while the interpreter ends."""
+        """There is nothing to undo."""
         return result

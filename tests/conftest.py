@@ -1,0 +1,175 @@
+"""The whole service as processes, for integration and acceptance tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from cli.embedded import free_port, service_parts, valkey_part, wait_for_redis
+from cli.sinks import HttpSink, MailSink
+from cli.supervisor import Supervisor
+from schemas.settings import Settings, load_settings
+from store.deliveries import list_deliveries
+from store.events import list_dead_letters
+from store.ledger import Ledger
+from store.runs import list_reports, list_runs
+
+SCANS = Path(__file__).parent / "data" / "scans"
+
+
+@pytest.fixture(scope="session")
+def scans() -> list[bytes]:
+    """The eleven real scans."""
+    return [path.read_bytes() for path in sorted(SCANS.glob("*.json"))]
+
+
+class Service:
+    """Valkey, worker, beat and listener on free ports in one folder, with both sinks."""
+
+    def __init__(self, folder: Path, mails: MailSink, sink: HttpSink) -> None:
+        self.folder = folder
+        self.mails = mails
+        self.sink = sink
+        self.port = free_port()
+        self.environment = {
+            "REDIS_URL": f"redis://127.0.0.1:{self.port}/0",
+            "SCANHERALD_DATA_DIR": str(folder / "data"),
+            "SCANHERALD_CONSUMER_NAME": "listener-1",
+            "SCANHERALD_LOG_FORMAT": "json",
+            "SCANHERALD_SMTP_HOST": "127.0.0.1",
+            "SCANHERALD_SMTP_PORT": str(mails.port),
+            "SCANHERALD_SMTP_SECURITY": "none",
+            "SCANHERALD_HTTP_ALLOW": f"127.0.0.1:{sink.port}",
+            "SCANHERALD_SWEEP_INTERVAL_S": "1",
+        }
+        self.supervisor = Supervisor()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the processes read from their environment."""
+        with _environment(self.environment):
+            return load_settings()
+
+    def start(self, *names: str) -> None:
+        """Start these parts, or all; Valkey first."""
+        logs = self.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        self.supervisor.start(valkey_part(self.port, self.folder / "valkey", logs / "valkey.log"))
+        wait_for_redis(self.environment["REDIS_URL"])
+        for part in service_parts(self.environment, 2, logs):
+            if not names or part.name in names:
+                self.supervisor.start(part)
+
+    def redis(self) -> Any:
+        """A client of the server."""
+        return redis.Redis(port=self.port)
+
+    def publish(self, *events: dict[str, Any], stream: str = "scans:events") -> list[bytes]:
+        """Plain XADD."""
+        with contextlib.closing(self.redis()) as client:
+            return [client.xadd(stream, fields) for fields in events]
+
+    def scanherald(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command as an operator would."""
+        return subprocess.run(
+            [sys.executable, "-m", "cli.main", *arguments],
+            env={**os.environ, **self.environment, "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            **options,
+        )
+
+    def subscribe(self, *, mail: bool = False) -> None:
+        """One subscriber with a webhook, and an e-mail address if asked."""
+        address = ["--email", "officer@example.org"] if mail else []
+        said = self.scanherald(
+            "subscribers", "add", "one", "--webhook", f"{self.sink.url}/hook", *address
+        )
+        assert said.returncode == 0, said.stderr
+
+    def rows(self, read: Callable[..., list[Any]], *arguments: Any, **options: Any) -> list[Any]:
+        """What the ledger says."""
+        ledger = Ledger(self.settings.ledger_url)
+        try:
+            with ledger.read() as connection:
+                return read(connection, *arguments, **options)
+        finally:
+            ledger.close()
+
+    def runs(self) -> list[Any]:
+        """All runs."""
+        return self.rows(list_runs, limit=10_000)
+
+    def reports(self) -> list[Any]:
+        """All reports."""
+        return self.rows(list_reports, limit=100_000)
+
+    def deliveries(self) -> list[Any]:
+        """All deliveries."""
+        return self.rows(list_deliveries, limit=100_000)
+
+    def dead_letters(self) -> list[Any]:
+        """All dead letters."""
+        return self.rows(list_dead_letters, 10_000)
+
+    def settled(self, count: int) -> bool:
+        """Whether so many runs are done or dead, and every delivery with them."""
+        ended = [run for run in self.runs() if run["state"] in ("done", "dead")]
+        return len(ended) >= count and all(row["settled_at"] for row in self.deliveries())
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        """Tend the processes until ``condition`` holds; fail with the logs' end otherwise."""
+        give_up = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > give_up:
+                pytest.fail(f"not reached within {timeout_s:.0f} s\n{self.last_words()}")
+            self.supervisor.tend()
+            time.sleep(0.1)
+
+    def log_lines(self, part: str) -> list[dict[str, Any]]:
+        """A part's log, line by line as JSON; other lines are left out."""
+        path = self.folder / "logs" / f"{part}.log"
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def last_words(self) -> str:
+        """The end of every log."""
+        return "\n".join(
+            f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}"
+            for path in sorted((self.folder / "logs").glob("*.log"))
+        )
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """Nothing runs yet; whatever a test starts is stopped."""
+    with MailSink() as mails, HttpSink() as sink:
+        running = Service(tmp_path, mails, sink)
+        Ledger(running.settings.ledger_url).migrate()
+        try:
+            yield running
+        finally:
+            running.supervisor.stop()
