@@ -133,7 +133,7 @@ def _links(artifacts: tuple[ArtifactLink, ...]) -> MarkdownTextObject:
     """Links joined as far as they fit; an artifact that no browser can open is named."""
     text = ""
     for artifact in artifacts:
-        name = _escaped(one_line(artifact.format.upper(), 20), 100)
+        name = _escaped(one_line(artifact.format.upper(), 20), 100) or "–"
         url = _linkable(artifact.uri)
         piece = f"<{url}|{name}>" if url else name
         if len(text) + len(piece) + len(CUT_MARK) + 3 > MAX_TEXT_CHARS:

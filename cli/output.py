@@ -13,6 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import RowMapping
 
+OPTIONS = (
+    orjson.OPT_INDENT_2
+    | orjson.OPT_UTC_Z
+    | orjson.OPT_NON_STR_KEYS  # column names are a subclass of str
+)
+
 NOT_PRINTABLE = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160)]}
 """Control characters from scans must not drive the terminal."""
 
@@ -46,9 +52,7 @@ def print_rows(
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on standard output."""
-    sys.stdout.buffer.write(
-        orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z) + b"\n"
-    )
+    sys.stdout.buffer.write(orjson.dumps(value, default=str, option=OPTIONS) + b"\n")
     sys.stdout.buffer.flush()
 
 

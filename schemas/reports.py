@@ -55,7 +55,7 @@ class _Model(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all parts: immutable, keyword-only."""
 
 
-class Identity(_Model):
+class Identity(_Model, frozen=True):
     """Which scan this is, and how it was made."""
 
     scan_id: str
@@ -73,7 +73,7 @@ class Identity(_Model):
     rule_pack_version: str
 
 
-class InventoryCookie(_Model):
+class InventoryCookie(_Model, frozen=True):
     """One cookie of the inventory; ``number`` counts from 1 in the scanner's order."""
 
     number: int
@@ -105,7 +105,7 @@ class InventoryCookie(_Model):
     """Rules whose findings name this cookie."""
 
 
-class StorageKey(_Model):
+class StorageKey(_Model, frozen=True):
     """One key in the browser's web storage; the value is never shown."""
 
     area: str
@@ -115,14 +115,14 @@ class StorageKey(_Model):
     """Characters of the value's text."""
 
 
-class Evidence(_Model):
+class Evidence(_Model, frozen=True):
     """One piece of evidence of a finding: a cookie by number, or a storage key."""
 
     label: str
     cookie_number: int | None = None
 
 
-class Finding(_Model):
+class Finding(_Model, frozen=True):
     """One rule's verdict on its evidence."""
 
     rule_id: str
@@ -142,7 +142,7 @@ class Finding(_Model):
     """At most the first 100; the inventory's ``rule_ids`` hold all."""
 
 
-class ScoreTerm(_Model):
+class ScoreTerm(_Model, frozen=True):
     """What one finding took off the score."""
 
     rule_id: str
@@ -151,7 +151,7 @@ class ScoreTerm(_Model):
     points: float
 
 
-class Score(_Model):
+class Score(_Model, frozen=True):
     """0 to 100.  ``value`` is None where the scan is inconclusive: the score is held."""
 
     value: int | None
@@ -159,14 +159,14 @@ class Score(_Model):
     terms: tuple[ScoreTerm, ...]
 
 
-class Count(_Model):
+class Count(_Model, frozen=True):
     """A labelled number; used for categories, parties, vendors, domains."""
 
     label: str
     count: int
 
 
-class ConsentCount(_Model):
+class ConsentCount(_Model, frozen=True):
     """Cookies of one category by when they were set."""
 
     category: Category
@@ -175,7 +175,7 @@ class ConsentCount(_Model):
     unknown: int
 
 
-class Totals(_Model):
+class Totals(_Model, frozen=True):
     """The figures of the first page."""
 
     cookies: int
@@ -191,7 +191,7 @@ class Totals(_Model):
     """Findings by severity, high first."""
 
 
-class ThirdParty(_Model):
+class ThirdParty(_Model, frozen=True):
     """A third-party domain with what it set."""
 
     domain: str
@@ -199,7 +199,7 @@ class ThirdParty(_Model):
     cookies: int
 
 
-class Exemption(_Model):
+class Exemption(_Model, frozen=True):
     """Reasoning on one cookie that is declared necessary."""
 
     cookie_number: int
@@ -209,14 +209,14 @@ class Exemption(_Model):
     reason: str
 
 
-class Lifetime(_Model):
+class Lifetime(_Model, frozen=True):
     """How many cookies live that long."""
 
     label: str
     count: int
 
 
-class CookieRef(_Model):
+class CookieRef(_Model, frozen=True):
     """Names a cookie across scans: name, domain and path."""
 
     name: str
@@ -224,7 +224,7 @@ class CookieRef(_Model):
     path: str
 
 
-class CookieChange(_Model):
+class CookieChange(_Model, frozen=True):
     """One property of a cookie that differs from the scan before."""
 
     cookie: CookieRef
@@ -233,7 +233,7 @@ class CookieChange(_Model):
     after: str
 
 
-class Drift(_Model):
+class Drift(_Model, frozen=True):
     """What changed since the scan before; ``compared_with`` is None when there was none."""
 
     compared_with: str | None
@@ -243,7 +243,7 @@ class Drift(_Model):
     changed: tuple[CookieChange, ...]
 
 
-class HistoryPoint(_Model):
+class HistoryPoint(_Model, frozen=True):
     """An earlier score of the same domain."""
 
     scan_id: str
@@ -251,7 +251,7 @@ class HistoryPoint(_Model):
     score: int | None
 
 
-class Limit(_Model):
+class Limit(_Model, frozen=True):
     """Something that keeps this report from being the whole truth."""
 
     code: str
@@ -260,7 +260,7 @@ class Limit(_Model):
     """True: the score is held because of it."""
 
 
-class Report(_Model):
+class Report(_Model, frozen=True):
     """Everything we say of one scan, in one language."""
 
     schema_version: str

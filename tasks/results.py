@@ -19,12 +19,19 @@ class SubscriptionFreeBackend(RedisBackend):
         """Do not subscribe: nobody here waits for ``task_id``."""
 
     def add_pending_result(
-        self, result: Any, weak: bool = False, start_drainer: bool = True
+        self,
+        result: Any,
+        weak: bool = False,  # noqa: ARG002  # the signature is Celery's
+        start_drainer: bool = True,  # noqa: ARG002  # the signature is Celery's
     ) -> Any:
         """Do not wait for ``result``."""
         return result
 
-    def add_pending_results(self, results: Iterable[Any], weak: bool = False) -> list[Any]:
+    def add_pending_results(
+        self,
+        results: Iterable[Any],
+        weak: bool = False,  # noqa: ARG002  # the signature is Celery's
+    ) -> list[Any]:
         """Do not wait for any of ``results``."""
         return list(results)
 

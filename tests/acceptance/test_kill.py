@@ -83,7 +83,7 @@ def test_workers_killed_in_mid_run_lose_nothing(service: Any) -> None:
     service.publish(*small_scans(count))
     kills = 0
     while kills < 3:
-        service.wait(lambda: len(service.reports()) > kills * 10)
+        service.wait(lambda so_far=kills: len(service.reports()) > so_far * 10)
         pid = service.supervisor.pid("worker")
         if pid is not None:
             os.killpg(pid, signal.SIGKILL)
