@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -56,7 +57,10 @@ def run_demo(scans: Path, output: Path, timeout_s: float) -> int:
     logs = output / "logs"
     logs.mkdir()
     structlog.configure(logger_factory=structlog.WriteLoggerFactory((logs / "demo.log").open("w")))
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    # A flag, not KeyboardInterrupt: an exception that lands in a finalizer is swallowed.
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
     supervisor = Supervisor()
     scratch = Path(tempfile.mkdtemp(prefix="scanherald-demo-"))
     began = time.monotonic()
@@ -67,13 +71,13 @@ def run_demo(scans: Path, output: Path, timeout_s: float) -> int:
             _subscribe(settings, sink.url)
             expected = _publish(settings, files)
             ledger = Ledger(settings.ledger_url)
-            done = _wait(console, supervisor, ledger, len(expected), timeout_s)
+            done = _wait(console, supervisor, ledger, len(expected), timeout_s, interrupted)
+            if interrupted.is_set():
+                console.print("Interrupted; stopping every process.")
+                return 130
             faults = [] if done else [f"not finished after {timeout_s:.0f} s; see {logs}"]
             faults += _check(console, ledger, expected, _arrivals(mails, sink))
             ledger.close()
-    except KeyboardInterrupt:
-        console.print("Interrupted; stopping every process.")
-        return 130
     finally:
         supervisor.stop()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -159,9 +163,17 @@ def _publish(settings: Settings, files: list[Path]) -> dict[str, int]:
 
 
 def _wait(
-    console: Console, supervisor: Supervisor, ledger: Ledger, scans: int, timeout_s: float
+    console: Console,
+    supervisor: Supervisor,
+    ledger: Ledger,
+    scans: int,
+    timeout_s: float,
+    interrupted: threading.Event,
 ) -> bool:
-    """Show progress until every run and delivery is settled.  False after ``timeout_s``."""
+    """Show progress until every run and delivery is settled.
+
+    False after ``timeout_s``, or as soon as the user interrupts.
+    """
     give_up = time.monotonic() + timeout_s
     with Progress(
         TextColumn("{task.description:<12}"),
@@ -174,7 +186,7 @@ def _wait(
             name: progress.add_task(name, total=None)
             for name in ("scans", "artifacts", "deliveries")
         }
-        while time.monotonic() < give_up:
+        while time.monotonic() < give_up and not interrupted.wait(0.2):
             supervisor.tend()
             with ledger.read() as connection:
                 runs = list_runs(connection, limit=MANY)
@@ -188,7 +200,6 @@ def _wait(
             progress.update(bars["deliveries"], completed=sent, total=len(deliveries) or None)
             if settled == scans and sent == len(deliveries):
                 return True
-            time.sleep(0.2)
     return False
 
 
@@ -313,7 +324,3 @@ def _fresh_folder(output: Path) -> None:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     (output / MARK).write_text("made by scanherald demo; emptied by the next one\n")
-
-
-def _as_interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

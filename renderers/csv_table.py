@@ -48,9 +48,10 @@ def _cell(value: object) -> str:
 
 def guard(text: str) -> str:
     """``text`` that no spreadsheet runs: formula starts disarmed, hidden characters escaped."""
-    if not text or (text[0].isalnum() and text.isascii() and text.isprintable()):
+    plain = text.isascii() and text.isprintable()
+    if not text or (plain and text[0].isalnum()):
         return text
-    shown = text if text.isprintable() else "".join(map(_escape, text))
+    shown = text if plain else "".join(map(_escape, text))
     return f"'{shown}" if _starts_formula(text) else shown
 
 
@@ -63,9 +64,9 @@ def _starts_formula(text: str) -> bool:
 
 
 def _escape(char: str) -> str:
-    if char in _ALLOWED or char.isprintable() or (char.isspace() and ord(char) > 0x9F):
-        return char
     code = ord(char)
+    if char in _ALLOWED or not is_hidden(code) or unicodedata.category(char) == "Zs":
+        return char
     if code <= 0xFF:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -77,7 +77,9 @@ class Typeface:
         register_fonts()
         self.name = name
         face: TTFontFace = _loaded(name).face
-        self._marks = Marks(face.charToGlyph)
+        # reportlab writes a wrong ToUnicode entry beyond the basic plane: such a character would
+        # be drawn, and copied or searched as another.
+        self._marks = Marks({code for code in face.charToGlyph if code <= 0xFFFF})
         self._widths = _Widths(face.charWidths, face.defaultWidth)
 
     def show(self, text: str) -> str:

@@ -35,7 +35,7 @@ def test_each_bad_entry_ends_with_a_reason_and_the_next_good_one_is_reported(
         ({"data": b"[" + b"x" * 100_000_000}, "SCANHERALD_MAX_ENTRY_BYTES"),
         ({"type": "scan.exploded", "data": b"{}"}, "is not one of"),
         ({"note": b"neither"}, "neither `data` nor `dataref`"),
-        ({"data": b"[" * 10_000}, "nested too deeply"),
+        ({"data": b'{"params":' + b'{"a":' * 10_000}, "nested too deeply"),
         ({"data": b'{"scan_id":"\xff\xfe"}'}, "UTF-8"),
         ({"dataref": f"{service.sink.url}/slow"}, "gave up after 2 tries"),
         ({"dataref": "file:///etc/passwd"}, "SCANHERALD_DATAREF_FILE_ROOTS"),
