@@ -121,9 +121,8 @@ def _utc(moment: datetime) -> str:
 
 
 def _data(notification: Notification, bound: _Bound) -> dict[str, Any]:
-    plain = msgspec.to_builtins(
-        notification, builtin_types=(datetime,), str_keys=True
-    )  # structs and enums become dicts and strings; what the scanner sent stays as it is
+    # Structs and enums become dicts and strings; what the scanner sent stays as it is.
+    plain = msgspec.to_builtins(notification, builtin_types=(datetime,))
     whole = {
         name: plain[name]
         for name in (
@@ -139,10 +138,10 @@ def _data(notification: Notification, bound: _Bound) -> dict[str, Any]:
             "missing_formats",
         )
     }
-    data = {name: _bounded(value, bound, 1) for name, value in whole.items()}
     if notification.data:
-        data["details"] = _bounded(plain["data"], bound, 1)
-    if bound is not _BOUNDS[0]:
+        whole["details"] = plain["data"]
+    data = {name: _bounded(value, bound, 1) for name, value in whole.items()}
+    if data != whole:
         data["truncated"] = {
             name: len(value)
             for name, value in whole.items()
@@ -153,9 +152,7 @@ def _data(notification: Notification, bound: _Bound) -> dict[str, Any]:
 
 def _bounded(value: Any, bound: _Bound, depth: int) -> Any:
     if isinstance(value, str):
-        # Half a surrogate pair is no Unicode, and no JSON reader must meet one.
-        sound = value.encode("utf-8", "replace").decode("utf-8")
-        return cut(sound, bound.text_bytes)
+        return _text(value, bound.text_bytes)
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, int):
@@ -164,9 +161,14 @@ def _bounded(value: Any, bound: _Bound, depth: int) -> Any:
         return CUT_MARK
     if isinstance(value, dict):
         return {
-            cut(str(key), min(bound.text_bytes, 256)): _bounded(item, bound, depth + 1)
+            _text(str(key), min(bound.text_bytes, 256)): _bounded(item, bound, depth + 1)
             for key, item in list(value.items())[: bound.items]
         }
     if isinstance(value, list | tuple):
-        return [_bounded(item, bound, depth + 1) for item in value[: bound.items]]
+        return type(value)(_bounded(item, bound, depth + 1) for item in value[: bound.items])
     return _bounded(str(value), bound, depth)
+
+
+def _text(value: str, limit: int) -> str:
+    # Half a surrogate pair is no Unicode, and no JSON reader must meet one.
+    return cut(value.encode("utf-8", "replace").decode("utf-8"), limit)

@@ -106,3 +106,5 @@ class Run:
     traceparent: str | None
     data: bytes
     data_sha256: str
+    superseded: bool
+    """The same scan id came again in a later event: that one's run makes the reports."""

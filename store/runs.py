@@ -62,8 +62,10 @@ def load_run(connection: Connection, run_id: str) -> Run:
                 events.c.traceparent,
                 events.c.payload,
                 events.c.payload_sha256,
+                scans.c.event_pk.label("scan_event_pk"),
             )
             .join(events, events.c.event_pk == runs.c.event_pk)
+            .outerjoin(scans, scans.c.scan_id == runs.c.scan_id)
             .where(runs.c.run_id == run_id)
         )
         .mappings()
@@ -89,6 +91,7 @@ def load_run(connection: Connection, run_id: str) -> Run:
         traceparent=row["traceparent"],
         data=unpack(row["payload"]) if row["payload"] is not None else b"",
         data_sha256=row["payload_sha256"],
+        superseded=row["scan_event_pk"] not in (None, row["event_pk"]),
     )
 
 

@@ -85,6 +85,9 @@ def settle(parts: Wiring, run_id: str, attempt: int) -> list[DeliveryTicket]:
         rows = runs.reports_of_run(connection, run) if run.formats else {}
     if run.state in (RunState.DONE, RunState.DEAD):
         return []
+    if run.superseded:
+        _settle_superseded(parts, run)
+        return []
     late = [
         name
         for name in run.formats
@@ -113,6 +116,19 @@ def settle(parts: Wiring, run_id: str, attempt: int) -> list[DeliveryTicket]:
         if not runs.settle_done(connection, run, parts.clock(), score=score, summary=summary):
             return []
         return _plan(connection, parts, run, told)
+
+
+def _settle_superseded(parts: Wiring, run: Run) -> None:
+    """The scan was sent again with other content: the later run tells of it."""
+    log.info("run_superseded", run_id=run.run_id, scan_id=run.scan_id)
+    with parts.ledger.write() as connection:
+        runs.settle_done(
+            connection,
+            run,
+            parts.clock(),
+            score=None,
+            summary="superseded: the same scan id came again in a later event",
+        )
 
 
 def link(parts: Wiring, key: str, uri: str) -> str:

@@ -43,7 +43,7 @@ ASSESSED_KEPT = 2
 def render_report(
     self: Task[..., Any], run_id: str, attempt: int, formats: list[str]
 ) -> dict[str, str]:
-    """Render ``formats`` of a run: ``{format: ready | failed | unfinished}``.
+    """Render ``formats`` of a run: ``{format: ready | failed | unfinished | superseded}``.
 
     ``unfinished`` means that a passing fault outlasted the fast retries; the
     body then leaves the run to the sweep's next attempt.
@@ -85,6 +85,8 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
     """
     with parts.ledger.write() as connection:
         run = runs.load_run(connection, run_id)
+        if run.superseded:
+            return dict.fromkeys([name.value for name in formats], "superseded")
         start = runs.start_rendering(
             connection,
             run,

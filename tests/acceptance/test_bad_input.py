@@ -39,7 +39,7 @@ def test_each_bad_entry_ends_with_a_reason_and_the_next_good_one_is_reported(
         ({"data": b'{"scan_id":"\xff\xfe"}'}, "UTF-8"),
         ({"dataref": f"{service.sink.url}/slow"}, "gave up after 2 tries"),
         ({"dataref": "file:///etc/passwd"}, "SCANHERALD_DATAREF_FILE_ROOTS"),
-        ({"dataref": "https://169.254.169.254/latest"}, "refuse"),
+        ({"dataref": "https://169.254.169.254/latest"}, "private or reserved address"),
     ]
     service.start()
     service.publish(*(fields for fields, _ in bad), {"data": json.dumps(many).encode()})

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
-import msgspec
 import jsonschema
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -295,10 +295,13 @@ def test_a_long_name_loses_no_character_over_lines_and_pages():
     name = "".join(f"{number:04}" for number in range(2048))
     data = render(report_of(scan_with({"name": name})), Format.PDF)
     found = []
-    for page in PdfReader(io.BytesIO(data)).pages:
+    pages = PdfReader(io.BytesIO(data)).pages
+    for page in pages:
         if page.mediabox.width > 800:  # the inventory, whose other cells hold no long numbers
             lines = page.extract_text().split("\n")
-            found += [line for line in lines if len(line) > 1 and line.isdigit()]
+            found += [
+                line for line in lines if line.isdigit() and line not in ("1", str(len(pages)))
+            ]
     assert "".join(found) == name
 
 
@@ -353,7 +356,7 @@ def test_no_cell_of_the_table_starts_a_formula(hostile):
 
 
 def test_the_table_gives_back_what_went_in():
-    names = [name for name in ATTACKS.values() if name.isprintable()]
+    names = [name for name in ATTACKS.values() if not HIDDEN & set(name)]
     data = render(report_of(scan_with(*({"name": name} for name in names))), Format.CSV)
     rows = csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""))
     told = [row["name"] for row in rows]

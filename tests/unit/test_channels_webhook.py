@@ -146,6 +146,7 @@ def test_what_the_scanner_sent_comes_as_details() -> None:
     details = {"schedule": "nightly", "attempt": 3, "deep": {"list": [1, None, True, 1.5]}}
 
     assert json.loads(event_body(message(data=details)))["data"]["details"] == details
+    assert "truncated" not in json.loads(event_body(message(data=details)))["data"]
 
 
 def _findings(count: int, text: str) -> tuple[FindingSummary, ...]:
@@ -215,6 +216,19 @@ def test_every_body_is_json_below_20_kB(
     assert event["data"]["severity"] == "high"
 
 
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"list": [0] * 1001},
+        {"number": 2**64 + 1},
+        {"k" * 300: 1},
+        {"deep": [[[[[[[[[[[[[[[[[[["too deep"]]]]]]]]]]]]]]]]]]]},
+    ],
+)
+def test_nothing_is_cut_without_saying_so(details: dict[str, Any]) -> None:
+    assert json.loads(event_body(message(data=details)))["data"]["truncated"] == {}
+
+
 @pytest.mark.parametrize("text", ["\x00", "\x1f", "\U0001f36a", "\ud800", '"', "</script>"])
 def test_the_worst_text_everywhere_still_fits(text: str) -> None:
     big = text * 10_000
@@ -230,7 +244,7 @@ def test_the_worst_text_everywhere_still_fits(text: str) -> None:
             findings=_findings(50, big),
             artifacts=(link,) * 50,
             missing_formats=(big,) * 50,
-            data={f"{number}{big}": {big: [big]} for number in range(50)},
+            data={f"{number}{big}": {big: [big], text: 1} for number in range(50)},
         )
     )
 

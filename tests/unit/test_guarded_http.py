@@ -477,6 +477,16 @@ def test_an_answer_that_drips_byte_by_byte_meets_the_deadline(part: str) -> None
         hung_up.set()
 
 
+def test_a_step_that_starts_after_the_deadline_is_not_taken(sink: HttpSink) -> None:
+    with (
+        closing(_local(sink.port, timeout_s=0)) as http,
+        pytest.raises(ChannelUnavailable, match="did not finish within"),
+    ):
+        http.post(sink.url, b"", {})
+
+    assert sink.requests == ()
+
+
 def test_a_connection_is_kept_for_the_next_request() -> None:
     accepted: list[object] = []
 

@@ -1,0 +1,28 @@
+"""Whatever Celery, kombu or their Redis client raise while publishing, translated once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from celery.exceptions import CeleryError
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from schemas.errors import BrokerUnavailable
+
+_FAULTS = (KombuError, CeleryError, RedisError, OSError)
+
+
+@contextmanager
+def broker_faults() -> Iterator[None]:
+    """Raises BrokerUnavailable, after which anything may have been published in part."""
+    try:
+        yield
+    except _FAULTS as error:
+        raise BrokerUnavailable(f"broker: {type(error).__name__}: {error}") from error
+    except RuntimeError as error:
+        # How Celery says that it tried its result store often enough; any other is a bug.
+        if not isinstance(error.__cause__, _FAULTS):
+            raise
+        raise BrokerUnavailable(f"result store: {error.__cause__}") from error
