@@ -82,8 +82,8 @@ def compose(
     if not mail_from.isprintable():
         raise DeliveryRejected("SCANHERALD_MAIL_FROM holds a control character")
     name, sender_address = parseaddr(mail_from)
-    sender = _mailbox(sender_address, "the sender (SCANHERALD_MAIL_FROM)")
-    recipient = _mailbox(message.address.target, "the subscriber's e-mail address")
+    sender = mailbox(sender_address, "the sender (SCANHERALD_MAIL_FROM)")
+    recipient = mailbox(message.address.target, "the subscriber's e-mail address")
     if unsubscribe_url is not None and not _HTTPS_URL.fullmatch(unsubscribe_url):
         raise DeliveryRejected("SCANHERALD_LIST_UNSUBSCRIBE_URL is not an https address")
     international = not (sender.addr_spec.isascii() and recipient.addr_spec.isascii())
@@ -118,7 +118,8 @@ def subject(notification: Notification) -> str:
     return title if domain in title else one_line(f"{title} · {domain}", MAX_SUBJECT_CHARS)
 
 
-def _mailbox(address: str, whose: str) -> Address:
+def mailbox(address: str, whose: str) -> Address:
+    """``address`` in its parts, its domain in ASCII.  Raises DeliveryRejected, not quoting it."""
     local, _, domain = address.rpartition("@")
     try:
         ascii_domain = domain if domain.isascii() else idna.encode(domain, uts46=True).decode()

@@ -62,8 +62,11 @@ def add(
     ]
     if not addresses:
         raise InvalidEvent("give at least one of --email, --webhook, --slack")
+    settings = load_settings()
+    for address in addresses:
+        _check(address, settings)
     new = save(
-        load_settings(),
+        settings,
         Subscriber(
             subscriber_id=subscriber_id,
             user_id=user,
@@ -129,6 +132,20 @@ def remove(subscriber_id: Annotated[str, typer.Argument(help="The subscriber's n
     if not removed:
         raise NotFound(f"no subscriber {subscriber_id!r}; see: scanherald subscribers list")
     Console().print(f"Removed {cell(subscriber_id)}.")
+
+
+def _check(address: ChannelAddress, settings: Settings) -> None:
+    """Refuse now what every delivery would be refused for.  Raises DeliveryRejected."""
+    from channels.destinations import checked_url, parse_allow
+    from channels.mail_message import mailbox
+    from channels.signing import signing_key
+
+    if address.kind is ChannelKind.EMAIL:
+        mailbox(address.target, "--email")
+        return
+    checked_url(address.target, parse_allow(settings.http_allow))
+    for secret in (address.secret or "").split():
+        signing_key(secret)
 
 
 def save(settings: Settings, subscriber: Subscriber) -> bool:

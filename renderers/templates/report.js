@@ -21,16 +21,22 @@
   });
 
   const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
-  Array.from(table.tHead.rows[0].cells).forEach((head, column) => {
-    const button = head.querySelector("button");
-    button.addEventListener("click", () => {
+  const heads = Array.from(table.tHead.rows[0].cells);
+  heads.forEach((head, column) => {
+    const key = (row) => row.cells[column].dataset.sort || row.cells[column].textContent.trim();
+    const sort = () => {
       const falling = head.getAttribute("aria-sort") === "ascending";
-      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-      const key = (row) => row.cells[column].dataset.sort || row.cells[column].textContent.trim();
       const sorted = rows.slice().sort((a, b) => collator.compare(key(a), key(b)));
-      if (falling) sorted.reverse();
-      body.append(...sorted);
+      (falling ? sorted.reverse() : sorted).forEach((row) => body.append(row));
+    };
+    head.tabIndex = 0;
+    head.addEventListener("click", sort);
+    head.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      sort();
     });
   });
 })();
