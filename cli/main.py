@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from cli import deadletters, records, subscribers
+from cli.output import cell
 from schemas.errors import PermanentError, ScanheraldError
 from schemas.settings import load_settings
 
@@ -132,14 +133,9 @@ def main() -> None:
     try:
         app()
     except ScanheraldError as error:
-        Console(stderr=True, highlight=False).print(f"[red]error:[/red] {_plain(error)}")
+        console = Console(stderr=True, highlight=False, emoji=False)
+        console.print(f"[red]error:[/red] {cell(str(error))}", soft_wrap=True)
         sys.exit(1 if isinstance(error, PermanentError) else 75)
-
-
-def _plain(error: Exception) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))
 
 
 if __name__ == "__main__":

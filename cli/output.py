@@ -35,7 +35,7 @@ def print_rows(
     if as_json:
         print_json(listed)
         return
-    console = Console()
+    console = Console(emoji=False)  # a scan's text stays as it is
     if not listed:
         console.print(empty)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -16,7 +17,11 @@ from schemas.notifications import ChannelAddress, ChannelKind, Subscriber
 from schemas.reports import Severity
 from schemas.settings import Settings, load_settings
 
-app = typer.Typer(no_args_is_help=True, help="Who is told what, and where.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Who is told what, and where.",
+    epilog="Example: scanherald subscribers add anna --email anna@example.org",
+)
 
 
 @app.command(
@@ -166,5 +171,8 @@ def shortened(address: ChannelAddress) -> str:
     if address.kind is ChannelKind.EMAIL:
         name, _, host = address.target.rpartition("@")
         return f"{name[:2]}…@{host}"
-    scheme, _, rest = address.target.partition("://")
-    return f"{scheme}://{rest.split('/', 1)[0].rpartition('@')[2]}/…"
+    try:
+        url = urlsplit(address.target)
+        return f"{url.scheme}://{url.hostname}/…"
+    except ValueError:
+        return "…"

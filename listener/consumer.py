@@ -117,7 +117,7 @@ class Listener:
             # The ledger answers but refuses this batch: find out which entry it is.
             log.exception("batch_refused", entries=len(entries))
             for entry in entries:
-                self._take_refused(entry)
+                self._take_alone(entry)
             return
         if recorded is None:
             return  # stopped while the ledger was away: the entries stay pending
@@ -164,14 +164,12 @@ class Listener:
         if not buried:
             self._to_ack.append(entry)
             return
-        recorded = self._patiently("ledger", lambda: self._record([entry], exhume=True))
-        if recorded is not None:
-            self._to_ack.append(entry)
-            self._start(recorded.tickets)
+        self._take_alone(entry, exhume=True)
 
-    def _take_refused(self, entry: Entry) -> None:
+    def _take_alone(self, entry: Entry, *, exhume: bool = False) -> None:
+        """RECORD one entry; one that the ledger refuses is buried."""
         try:
-            recorded = self._patiently("ledger", lambda: self._record([entry]))
+            recorded = self._patiently("ledger", lambda: self._record([entry], exhume=exhume))
         except SQLAlchemyError as error:
             log.exception("entry_refused", stream=entry.stream, entry_id=entry.entry_id)
             reason = f"the ledger refuses it: {type(error).__name__}"

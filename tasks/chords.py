@@ -11,13 +11,11 @@ from collections.abc import Iterable
 
 from celery import chord
 from celery.canvas import Signature
-from celery.exceptions import CeleryError
-from kombu.exceptions import KombuError
 
-from schemas.errors import BrokerUnavailable
 from schemas.reports import Format
 from schemas.runs import RunTicket
 from tasks.app import FETCH_DATA, FINISH_RUN, NOTE_CHORD_ERROR, RENDER_REPORT, app
+from tasks.publishing import broker_faults
 
 
 def dispatch(tickets: Iterable[RunTicket]) -> None:
@@ -29,10 +27,8 @@ def dispatch(tickets: Iterable[RunTicket]) -> None:
     work on the same rows.
     """
     for ticket in tickets:
-        try:
+        with broker_faults():
             _dispatch_one(ticket)
-        except (KombuError, CeleryError, OSError) as error:
-            raise BrokerUnavailable(f"broker: {type(error).__name__}: {error}") from error
 
 
 def header_sets(formats: Iterable[Format]) -> list[tuple[Format, ...]]:

@@ -113,10 +113,15 @@ def bounded(data: dict[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, value in list(data.items())[:20]:
         if isinstance(value, str):
-            kept[cut(key, 100)] = _short(value)
+            kept[whole(key, 100)] = _short(value)
         elif value is None or isinstance(value, bool | int | float):
-            kept[cut(key, 100)] = value
+            kept[whole(key, 100)] = value
     return kept
+
+
+def whole(text: str, limit: int) -> str:
+    """Bound a text to ``limit`` bytes; half of a surrogate pair, which JSON refuses, becomes ?."""
+    return cut(text.encode("utf-8", "replace").decode(), limit)
 
 
 def _completed(
@@ -235,7 +240,7 @@ def _summaries(findings: Sequence[Finding]) -> tuple[FindingSummary, ...]:
 
 
 def _short(text: str | None) -> str:
-    return cut(text or "", MAX_TEXT_BYTES)
+    return whole(text or "", MAX_TEXT_BYTES)
 
 
 def _digest(*parts: str) -> str:

@@ -98,7 +98,10 @@ def fetch(dataref: str, settings: Settings) -> bytes:
     Raises InvalidEvent for a reference that cannot be right, TooLarge,
     DataUnavailable for one that may answer later.
     """
-    scheme = urlsplit(dataref).scheme.lower()
+    try:
+        scheme = urlsplit(dataref).scheme.lower()
+    except ValueError as error:
+        raise InvalidEvent(f"dataref is no URL: {error}") from error
     reader = READERS.get(scheme)
     if reader is None:
         raise InvalidEvent(
@@ -135,11 +138,14 @@ def _fetch_object(dataref: str, settings: Settings) -> bytes:
     except NotFoundError as error:
         raise InvalidEvent(f"dataref: no object {key} in {parts.netloc}") from error
     except (BaseError, OSError, ValueError) as error:
-        raise DataUnavailable(f"dataref: {str(error).splitlines()[0][:300]}") from error
+        raise DataUnavailable(f"dataref: {str(error).partition('\n')[0][:300]}") from error
 
 
 def _fetch_file(dataref: str, settings: Settings) -> bytes:
-    path = Path(unquote(urlsplit(dataref).path)).resolve()
+    try:
+        path = Path(unquote(urlsplit(dataref).path)).resolve()
+    except (ValueError, RuntimeError) as error:  # a NUL, or links in a circle
+        raise InvalidEvent(f"dataref is no path: {error}") from error
     roots = [root.resolve() for root in settings.dataref_file_roots]
     if not any(path.is_relative_to(root) for root in roots):
         raise InvalidEvent(

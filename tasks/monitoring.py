@@ -8,15 +8,15 @@ from typing import Any
 
 import structlog
 from celery.result import AsyncResult
-from kombu.exceptions import KombuError
 
-from schemas.errors import ScanheraldError
+from schemas.errors import BrokerUnavailable, ScanheraldError
 from schemas.events import EventType
 from schemas.notifications import ChannelKind
 from store import figures, runs
 from store.deliveries import count_deliveries
 from tasks import wiring
 from tasks.app import QUEUES, app
+from tasks.publishing import broker_faults
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.monitoring")
@@ -131,18 +131,19 @@ def get_celery_monitor() -> CeleryMonitor:
 
 @app.task(name="monitor_celery_health")
 def monitor_celery_health() -> dict[str, Any]:
-    """Workers, queues and the ledger: ``status`` is healthy, degraded or unhealthy.  Kept."""
+    """Workers, queues and the ledger: ``status`` is healthy or unhealthy.  Kept."""
     parts = wiring.current()
     problems: list[str] = []
     found: dict[str, Any] = {}
     monitor = get_celery_monitor()
     try:
-        found["workers"] = monitor.get_worker_stats()
-        found["queues"] = monitor.get_queue_stats()
+        with broker_faults():
+            found["workers"] = monitor.get_worker_stats()
+            found["queues"] = monitor.get_queue_stats()
         if not found["workers"]["total_workers"]:
             problems.append("no worker answers")
-    except (KombuError, OSError) as error:
-        problems.append(f"broker: {error}")
+    except BrokerUnavailable as error:
+        problems.append(str(error))
     try:
         began = time.monotonic()
         with parts.ledger.read() as connection:

@@ -15,8 +15,7 @@ from typing import Any
 
 import structlog
 from celery import Task
-from celery.exceptions import CeleryError, SoftTimeLimitExceeded
-from kombu.exceptions import KombuError
+from celery.exceptions import SoftTimeLimitExceeded
 
 from schemas.errors import (
     BrokerUnavailable,
@@ -30,7 +29,6 @@ from schemas.events import EventType
 from schemas.notifications import ChannelAddress, ChannelKind, Message, Notification, Receipt
 from schemas.reports import Severity
 from schemas.runs import DeliveryState
-from schemas.scans import cut
 from store.deliveries import (
     Attempt,
     DeliveryTicket,
@@ -48,8 +46,9 @@ from store.deliveries import (
 from store.subscribers import subscribers_of_user
 from tasks import wiring
 from tasks.app import DELIVER, app
-from tasks.derive import MAX_TEXT_BYTES, SEVERITY_OF, bounded
-from tasks.retry import GiveUp, decide, fast_delay
+from tasks.derive import MAX_TEXT_BYTES, SEVERITY_OF, bounded, whole
+from tasks.publishing import broker_faults
+from tasks.retry import GiveUp, decide, fast_delay, last_number
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.notifications")
@@ -66,14 +65,12 @@ def started_by(parts: Wiring, delay_s: float = 0.0) -> datetime:
 def start_deliveries(tickets: Iterable[DeliveryTicket], delay_s: float = 0.0) -> None:
     """Publish tries.  Raises BrokerUnavailable; the ledger has them, the sweep starts them."""
     for ticket in tickets:
-        try:
+        with broker_faults():
             deliver.apply_async(
                 (ticket.delivery_id, ticket.number),
                 task_id=f"{ticket.delivery_id}:a{ticket.number}",
                 countdown=delay_s,
             )
-        except (KombuError, CeleryError, OSError) as error:
-            raise BrokerUnavailable(f"broker: {type(error).__name__}: {error}") from error
 
 
 @app.task(name=DELIVER, bind=True, ignore_result=True)
@@ -132,6 +129,9 @@ def try_delivery(parts: Wiring, ticket: DeliveryTicket) -> None:
 
 
 def _send(parts: Wiring, leased: LeasedDelivery) -> Receipt:
+    if leased.number > last_number(parts.settings):
+        # Only tries that never ended lead here: a message that kills its worker is bounded too.
+        raise DeliveryRejected("given up as poison: a worker died or hung in its tries")
     if leased.address is None:
         raise DeliveryRejected("the subscriber or its channel was removed")
     message = Message(
@@ -215,13 +215,13 @@ def send_notification_async(
     notification = _direct_notification(
         str(event),
         dict(notification_data.get("data") or {}),
-        f"direct:{cut(notification_id, 200)}",
+        f"direct:{whole(notification_id, 200)}",
         parts.clock(),
         title=notification_data.get("subject") or notification_data.get("title"),
         summary=notification_data.get("message"),
     )
     user = str(notification_data.get("user_id") or preferences_data.get("user_id") or "unknown")
-    recipient = Recipient(f"direct:{cut(user, 200)}", address, keep_address=True)
+    recipient = Recipient(f"direct:{whole(user, 200)}", address, keep_address=True)
     try:
         delivery_id = _plan_and_try(parts, notification, [recipient])[0]
     except TransientError as error:
@@ -277,7 +277,7 @@ def send_bulk_notifications_async(
     a user without a subscriber counts as failed.  A repeat plans nothing twice.
     """
     parts = wiring.current()
-    EventType(event)
+    _known_event(event)
     successful = total = 0
     for user_id in user_ids:
         try:
@@ -303,7 +303,7 @@ def _tell_user(
     parts: Wiring, event: str, data: dict[str, Any], user_id: str, key: str, *, inline: bool
 ) -> list[dict[str, Any]]:
     notification = _direct_notification(
-        event, data, f"{event}:{key}:{cut(user_id, 200)}", parts.clock()
+        event, data, f"{event}:{key}:{whole(user_id, 200)}", parts.clock()
     )
     with parts.ledger.read() as connection:
         subscribers = subscribers_of_user(connection, user_id, parts.box)
@@ -384,25 +384,29 @@ def _direct_notification(
     summary: Any = None,
 ) -> Notification:
     """A notification that the platform asks for by task.  Raises InvalidEvent."""
-    try:
-        kind = EventType(event)
-    except ValueError as error:
-        raise InvalidEvent(f"event {event!r} is not one of: {', '.join(EventType)}") from error
+    kind = _known_event(event)
     domain = data.get("domain")
     scan_id = data.get("scan_id")
     said = summary or data.get("message") or data.get("error") or ""
-    about = f": {cut(str(domain), 253)}" if domain else ""
+    about = f": {domain}" if domain else ""
     return Notification(
         event_key=event_key,
         type=kind,
         occurred_at=now,
-        domain=cut(str(domain), 253) if domain else None,
-        scan_id=cut(str(scan_id), 64) if scan_id else None,
+        domain=whole(str(domain), 253) if domain else None,
+        scan_id=whole(str(scan_id), 64) if scan_id else None,
         severity=SEVERITY_OF.get(kind, Severity.INFO),
-        title=cut(str(title or f"{kind.value}{about}"), MAX_TEXT_BYTES),
-        summary=cut(str(said), MAX_TEXT_BYTES),
+        title=whole(str(title or f"{kind.value}{about}"), MAX_TEXT_BYTES),
+        summary=whole(str(said), MAX_TEXT_BYTES),
         data=bounded(data),
     )
+
+
+def _known_event(event: str) -> EventType:
+    try:
+        return EventType(event)
+    except ValueError as error:
+        raise InvalidEvent(f"event {event!r} is not one of: {', '.join(EventType)}") from error
 
 
 ADDRESS_KEYS: Mapping[ChannelKind, tuple[str, ...]] = {
@@ -413,7 +417,9 @@ ADDRESS_KEYS: Mapping[ChannelKind, tuple[str, ...]] = {
 
 
 def _preferred_address(preferences: dict[str, Any], channel: Any) -> ChannelAddress:
-    """The address to use.  Raises InvalidEvent where there is none."""
+    """The address to use.  Raises InvalidEvent where there is none, or no such channel."""
+    if channel and channel not in ADDRESS_KEYS:
+        raise InvalidEvent(f"channel {channel!r} is not one of: {', '.join(ChannelKind)}")
     kinds = [ChannelKind(channel)] if channel else list(ChannelKind)
     for kind in kinds:
         for key in ADDRESS_KEYS[kind]:

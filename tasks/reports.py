@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 from celery import Task
-from celery.exceptions import Retry, SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded
 
 from compliance.assess import Bounds, assess
 from compliance.rules import load_pack
@@ -61,8 +61,6 @@ def render_report(
             ) from error
         log.warning("render_unfinished", run_id=run_id, attempt=attempt, error=str(error))
         return dict.fromkeys(formats, "unfinished")
-    except Retry:
-        raise
     except SoftTimeLimitExceeded:
         log.error("render_timed_out", run_id=run_id, formats=formats)
         return _fail_all(
@@ -186,9 +184,14 @@ def _render_one(parts: Wiring, run: Run, report: Report, name: Format) -> runs.R
 
 
 def _note_passing_fault(parts: Wiring, run: Run, formats: Sequence[Format], error: str) -> None:
-    """Say in the ledger why a format is late; if the ledger is the fault, the log must do."""
+    """Say in the ledger why a format is late; if the ledger is the fault, the log must do.
+
+    A start that ended so was no poison: the count begins again, or an outage of
+    the store would fail the format for good.
+    """
     try:
         with parts.ledger.write() as connection:
+            runs.reopen_reports(connection, run, formats)
             for name in formats:
                 runs.save_render_error(connection, run, name, error, final=False)
     except TransientError as second:

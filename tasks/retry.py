@@ -31,6 +31,11 @@ class GiveUp:
     """No further try."""
 
 
+def last_number(settings: Settings) -> int:
+    """The number (from 1) of the last try that a delivery may be given."""
+    return 1 + settings.task_max_retries + len(settings.delivery_schedule_s)
+
+
 def fast_delay(
     error: TransientError, number: int, settings: Settings, jitter: Callable[[], float]
 ) -> float:

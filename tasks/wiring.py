@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from compliance.rules import load_pack
 from schemas.notifications import ChannelKind
 from schemas.settings import Settings, load_settings
 from store.artifacts import ArtifactStore
@@ -60,11 +61,15 @@ class Wiring:
 
     @property
     def run_defaults(self) -> RunDefaults:
-        """What a new run is given."""
+        """What a new run is given; the rule pack by its exact version, so that it stays judged so.
+
+        Raises InvalidSettings for an unknown pack.
+        """
+        pack = load_pack(self.settings.rule_pack)
         return RunDefaults(
             formats=self.settings.formats,
             language=self.settings.language,
-            rule_pack=self.settings.rule_pack,
+            rule_pack=f"{pack.id}-{pack.version}",
         )
 
     def channel(self, kind: ChannelKind) -> Channel:
