@@ -138,7 +138,8 @@ def _fetch_object(dataref: str, settings: Settings) -> bytes:
     except NotFoundError as error:
         raise InvalidEvent(f"dataref: no object {key} in {parts.netloc}") from error
     except (BaseError, OSError, ValueError) as error:
-        raise DataUnavailable(f"dataref: {str(error).partition('\n')[0][:300]}") from error
+        said, _, _ = str(error).partition("\n")
+        raise DataUnavailable(f"dataref: {said[:300]}") from error
 
 
 def _fetch_file(dataref: str, settings: Settings) -> bytes:
