@@ -135,7 +135,7 @@ def _fetch_object(dataref: str, settings: Settings) -> bytes:
         if obstore.head(bucket, key)["size"] > settings.max_entry_bytes:
             raise _too_large(settings)
         return bytes(obstore.get(bucket, key).bytes())
-    except NotFoundError as error:
+    except (FileNotFoundError, NotFoundError) as error:
         raise InvalidEvent(f"dataref: no object {key} in {parts.netloc}") from error
     except (BaseError, OSError, ValueError) as error:
         said, _, _ = str(error).partition("\n")

@@ -92,8 +92,8 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
             max_tries=parts.settings.render_max_tries,
             now=parts.clock(),
         )
-    statuses = dict.fromkeys([name.value for name in formats], "ready")
-    statuses |= {name.value: "failed" for name in start.poisoned}
+        rows = runs.reports_of_run(connection, run)
+    statuses = {name.value: str(rows[name]["status"]) for name in formats}
     if not start.wanted:
         return statuses
     rendered: list[runs.RenderedReport] = []
@@ -116,6 +116,7 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
         runs.save_rendered(connection, run, rendered, parts.clock())
         for name, reason in failures.items():
             runs.save_render_error(connection, run, name, reason, final=True)
+    statuses |= {report.format.value: "ready" for report in rendered}
     return statuses | {name.value: "failed" for name in failures}
 
 

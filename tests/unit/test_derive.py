@@ -69,6 +69,7 @@ def run(**values: Any) -> Run:
         "traceparent": "00-aa-bb-01",
         "data": b"{}",
         "data_sha256": "",
+        "superseded": False,
     }
     return Run(**{**known, **values})
 

@@ -1,0 +1,188 @@
+"""The sweep starts what should have happened and did not, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from schemas.errors import BrokerUnavailable
+from schemas.runs import RunTicket
+from store import runs
+from tasks import sweep as sweeping
+from tasks.finish import settle
+from tasks.sweep import sweep, sweep_once
+
+NOTHING = {"runs": 0, "deliveries": 0, "dead": 0}
+
+
+def mark_dispatched(parts: Any, ticket: RunTicket, seconds: float) -> None:
+    from datetime import timedelta
+
+    with parts.ledger.write() as connection:
+        runs.mark_dispatched(connection, [ticket], parts.clock() + timedelta(seconds=seconds))
+
+
+def test_a_recorded_run_is_left_to_its_listener_for_the_grace_and_then_dispatched(
+    parts: Any, record: Any, make_scan: Any, clock: Any, dispatched: list[RunTicket]
+) -> None:
+    ticket = record(parts, make_scan())
+    clock.forward(59)
+    assert sweep_once(parts) == NOTHING
+    clock.forward(1)
+    assert sweep_once(parts) == {**NOTHING, "runs": 1}
+    assert dispatched == [RunTicket(ticket.run_id, 2, ticket.formats, needs_data=False)]
+
+
+def test_a_dispatched_run_has_until_its_deadline(
+    parts: Any, record: Any, make_scan: Any, clock: Any, dispatched: list[RunTicket]
+) -> None:
+    mark_dispatched(parts, record(parts, make_scan()), 900)
+    clock.forward(899)
+    assert sweep_once(parts) == NOTHING
+    clock.forward(1)
+    assert sweep_once(parts)["runs"] == 1
+    assert [ticket.attempt for ticket in dispatched] == [2]
+
+
+def test_one_tick_after_the_other_starts_nothing_twice(
+    parts: Any,
+    record: Any,
+    make_scan: Any,
+    subscribe: Any,
+    clock: Any,
+    dispatched: list[RunTicket],
+    published: list[Any],
+) -> None:
+    subscribe(parts)
+    record(parts, make_scan())
+    event = record(parts, b'{"error":"DNS"}', type="scan.failed")
+    settle(parts, event.run_id, 1)
+    clock.forward(61)
+    assert sweep_once(parts) == {"runs": 1, "deliveries": 1, "dead": 0}
+    assert sweep_once(parts) == NOTHING
+    clock.forward(59)
+    assert sweep_once(parts) == NOTHING
+    assert (len(dispatched), len(published)) == (1, 1)
+
+
+def test_a_run_that_waits_for_its_data_is_sent_by_the_fetch_again(
+    parts: Any, record: Any, clock: Any, dispatched: list[RunTicket]
+) -> None:
+    record(parts, dataref="https://scans.example/1")
+    clock.forward(61)
+    sweep_once(parts)
+    assert [ticket.needs_data for ticket in dispatched] == [True]
+
+
+def test_a_settled_run_is_left_alone(
+    parts: Any, record: Any, clock: Any, dispatched: list[RunTicket]
+) -> None:
+    ticket = record(parts, b'{"error":"DNS"}', type="scan.failed")
+    settle(parts, ticket.run_id, 1)
+    clock.forward(100_000)
+    assert sweep_once(parts) == NOTHING
+    assert dispatched == []
+
+
+def test_after_the_cap_a_run_is_dead_with_its_last_error_and_an_alert(
+    make_parts: Callable[..., Any],
+    record: Any,
+    make_scan: Any,
+    rows: Any,
+    clock: Any,
+    dispatched: list[RunTicket],
+) -> None:
+    parts = make_parts(run_max_attempts=3)
+    ticket = record(parts, make_scan())
+    for _ in range(2):
+        clock.forward(901)
+        assert sweep_once(parts) == {**NOTHING, "runs": 1}
+    settle(parts, ticket.run_id, 3)  # its formats are late: the attempt says why
+    clock.forward(901)
+    with capture_logs() as logs:
+        assert sweep_once(parts) == {**NOTHING, "dead": 1}
+    assert [line["run_id"] for line in logs if line["log_level"] == "error"] == [ticket.run_id]
+    (run,), (event,) = rows(parts, "runs"), rows(parts, "events")
+    assert (run["state"], event["outcome"]) == ("dead", "dead")
+    assert event["reason"].startswith("gave up after 3 attempts: ")
+    assert "not rendered yet" in event["reason"]
+    clock.forward(100_000)
+    assert sweep_once(parts) == NOTHING
+    assert [item.attempt for item in dispatched] == [2, 3]
+
+
+def test_a_run_whose_attempts_said_nothing_is_dead_with_a_reason_all_the_same(
+    make_parts: Callable[..., Any], record: Any, make_scan: Any, rows: Any, clock: Any
+) -> None:
+    parts = make_parts(run_max_attempts=1)
+    record(parts, make_scan())
+    clock.forward(61)
+    assert sweep_once(parts)["dead"] == 1
+    assert "its workers died or hung" in rows(parts, "events")[0]["reason"]
+
+
+def test_a_due_delivery_that_nobody_started_is_started_under_its_number(
+    parts: Any, record: Any, subscribe: Any, clock: Any, published: list[Any]
+) -> None:
+    subscribe(parts)
+    ticket = record(parts, b'{"error":"DNS"}', type="scan.failed")
+    (delivery,) = settle(parts, ticket.run_id, 1)
+    clock.forward(59)
+    assert sweep_once(parts) == NOTHING
+    clock.forward(1)
+    assert sweep_once(parts) == {**NOTHING, "deliveries": 1}
+    assert published == [(delivery.delivery_id, 1, 0.0)]
+
+
+def test_a_tick_is_bounded_and_the_next_one_goes_on(
+    make_parts: Callable[..., Any],
+    record: Any,
+    make_scan: Any,
+    clock: Any,
+    dispatched: list[RunTicket],
+) -> None:
+    parts = make_parts(sweep_batch=2)
+    known = {record(parts, make_scan(number)).run_id for number in range(1, 6)}
+    clock.forward(61)
+    assert [sweep_once(parts)["runs"] for _ in range(4)] == [2, 2, 1, 0]
+    assert {ticket.run_id for ticket in dispatched} == known
+
+
+def test_a_broker_outage_cuts_the_tick_short_and_a_later_one_starts_the_rest(
+    parts: Any,
+    record: Any,
+    make_scan: Any,
+    subscribe: Any,
+    clock: Any,
+    published: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: Any) -> None:
+        raise BrokerUnavailable("broker: refused")
+
+    subscribe(parts)
+    record(parts, make_scan())
+    event = record(parts, b'{"error":"DNS"}', type="scan.failed")
+    settle(parts, event.run_id, 1)
+    clock.forward(61)
+    with monkeypatch.context() as patched:
+        patched.setattr(sweeping, "dispatch", refuse)
+        with capture_logs() as logs:
+            sweep_once(parts)
+    assert "sweep_cut_short" in [line["event"] for line in logs]
+    assert published == []
+    seen: list[RunTicket] = []
+    monkeypatch.setattr(sweeping, "dispatch", seen.extend)
+    clock.forward(901)
+    assert sweep_once(parts) == {"runs": 1, "deliveries": 1, "dead": 0}
+    assert [ticket.attempt for ticket in seen] == [3]
+    assert len(published) == 1
+
+
+def test_an_idle_tick_is_silent(parts: Any) -> None:
+    with capture_logs() as logs:
+        assert sweep.apply().get() == NOTHING
+    assert [line for line in logs if line["event"] == "swept"] == []
