@@ -245,7 +245,7 @@ def test_claims_go_on_through_all_idle_entries_as_time_passes(
 ) -> None:
     trial = make_trial(batch_entries=1, claim_idle_ms=60_000)
     for number in range(1, 4):
-        trial.age_of = trial.add(make_scan(number))
+        trial.add(make_scan(number))
     trial.give("dead")
     for row in trial.client.xpending_range(STREAM, GROUP, "-", "+", 10):
         trial.age(row["message_id"].decode(), "dead")
@@ -590,7 +590,7 @@ def test_a_redis_lost_in_mid_run_costs_nothing(
         server.connected = False
 
     trial.on_dispatch = lose
-    trial.stop.on_wait = lambda waits: setattr(server, "connected", True)
+    trial.stop.on_wait = lambda _: setattr(server, "connected", True)
     trial.add(make_scan())
     trial.listen()
     assert len(rows(trial.parts, "runs")) == 1

@@ -125,7 +125,7 @@ def test_links_in_a_circle_lead_nowhere(fetching_parts: Any, folder: Path) -> No
 
 
 def test_a_missing_file_breaks_the_contract(fetching_parts: Any, folder: Path) -> None:
-    with pytest.raises(InvalidEvent, match="there is no file gone.json"):
+    with pytest.raises(InvalidEvent, match=r"there is no file gone\.json"):
         fetch((folder / "gone.json").as_uri(), fetching_parts.settings)
 
 

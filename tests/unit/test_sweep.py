@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
 from schemas.errors import BrokerUnavailable
 from schemas.runs import RunTicket
 from store import runs
+from tasks import chords
 from tasks import sweep as sweeping
 from tasks.finish import settle
 from tasks.sweep import sweep, sweep_once
+
+RETRY_LIMIT = "Retry limit exceeded while trying to reconnect to the Celery result store"
 
 NOTHING = {"runs": 0, "deliveries": 0, "dead": 0}
 
 
 def mark_dispatched(parts: Any, ticket: RunTicket, seconds: float) -> None:
-    from datetime import timedelta
-
     with parts.ledger.write() as connection:
         runs.mark_dispatched(connection, [ticket], parts.clock() + timedelta(seconds=seconds))
 
@@ -186,3 +189,34 @@ def test_an_idle_tick_is_silent(parts: Any) -> None:
     with capture_logs() as logs:
         assert sweep.apply().get() == NOTHING
     assert [line for line in logs if line["event"] == "swept"] == []
+
+
+def test_a_result_store_that_is_away_cuts_the_tick_short_too(
+    parts: Any, record: Any, make_scan: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: RunTicket) -> None:
+        try:
+            raise RedisConnectionError("refused")
+        except RedisConnectionError as error:
+            raise RuntimeError(RETRY_LIMIT) from error
+
+    monkeypatch.setattr(chords, "_dispatch_one", refuse)
+    record(parts, make_scan())
+    clock.forward(61)
+    with capture_logs() as logs:
+        sweep_once(parts)
+    (cut_short,) = (line for line in logs if line["event"] == "sweep_cut_short")
+    assert cut_short["error"] == "result store: refused"
+
+
+def test_a_bug_in_publishing_stays_loud(
+    parts: Any, record: Any, make_scan: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(_: RunTicket) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(chords, "_dispatch_one", crash)
+    record(parts, make_scan())
+    clock.forward(61)
+    with pytest.raises(RuntimeError, match="ours"):
+        sweep_once(parts)
