@@ -43,6 +43,8 @@ class FrozenInputs(msgspec.Struct, frozen=True, kw_only=True):
     language: str
     rule_pack: str
     previous_scan_id: str | None = None
+    previous_event_pk: int | None = None
+    """Whose bytes the scan before is read from: the same scan id may come again with others."""
     history: tuple[HistoryPoint, ...] = ()
 
 

@@ -93,9 +93,10 @@ def record_batch(
 
 def record_dead(connection: Connection, letter: DeadEntry, now: datetime) -> bool:
     """Write one dead letter.  False if it was there already."""
+    share = DEAD_ENTRY_BYTES // max(1, len(letter.entry.fields))
     raw = msgspec.json.encode(
         {
-            key.decode("utf-8", "backslashreplace"): value[:DEAD_ENTRY_BYTES].decode(
+            key[:256].decode("utf-8", "backslashreplace"): value[:share].decode(
                 "utf-8", "backslashreplace"
             )
             for key, value in list(letter.entry.fields.items())[:64]
@@ -107,7 +108,7 @@ def record_dead(connection: Connection, letter: DeadEntry, now: datetime) -> boo
         event_id=letter.entry.entry_id,
         stream=letter.entry.stream,
         entry_id=letter.entry.entry_id,
-        payload=pack(raw[: 2 * DEAD_ENTRY_BYTES]),
+        payload=pack(raw),
         payload_size=size,
         payload_sha256=digest,
         outcome="dead",
@@ -324,7 +325,7 @@ def _insert_scan(
         .on_conflict_do_update(index_elements=[scans.c.scan_id], set_=values)
     )
     before = connection.execute(
-        select(scans.c.scan_id, scans.c.finished_at, scans.c.score)
+        select(scans.c.scan_id, scans.c.event_pk, scans.c.finished_at, scans.c.score)
         .where(
             scans.c.domain == scan.domain,
             scans.c.finished_at < finished_at,
@@ -337,6 +338,7 @@ def _insert_scan(
         language=defaults.language,
         rule_pack=defaults.rule_pack,
         previous_scan_id=before[0].scan_id if before else None,
+        previous_event_pk=before[0].event_pk if before else None,
         history=tuple(
             HistoryPoint(scan_id=row.scan_id, finished_at=row.finished_at, score=row.score)
             for row in reversed(before)

@@ -33,6 +33,9 @@ BUSY_TIMEOUT_MS = 20_000
 
 _WRITE = "scanherald_write"
 
+_QUIET: dict[str, Any] = {"hide_parameters": True}
+"""An error's text shows its statement, never the values: they are payloads and addresses."""
+
 
 class Ledger:
     """Transactions on one database.
@@ -114,7 +117,10 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() == "postgresql":
             make_conninfo(**dict.fromkeys(parsed.query, ""))  # refuses what libpq does not know
             return create_engine(
-                parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=5
+                parsed.set(drivername="postgresql+psycopg"),
+                pool_pre_ping=True,
+                pool_size=5,
+                **_QUIET,
             )
         if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
             raise InvalidSettings(
@@ -122,7 +128,9 @@ def _engine(url: str) -> Engine:
             )
         Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(
-            parsed.set(drivername="sqlite"), connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
+            parsed.set(drivername="sqlite"),
+            connect_args={"timeout": BUSY_TIMEOUT_MS / 1000},
+            **_QUIET,
         )
     except (ArgumentError, ValueError):
         # the cause is left out, for it may quote the URL with its password

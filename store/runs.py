@@ -95,21 +95,12 @@ def load_run(connection: Connection, run_id: str) -> Run:
     )
 
 
-def scan_bytes(connection: Connection, scan_id: str) -> bytes | None:
-    """A scan result's original bytes, or None if they are not kept any more."""
-    payload = connection.execute(
-        select(events.c.payload)
-        .join(scans, scans.c.event_pk == events.c.event_pk)
-        .where(scans.c.scan_id == scan_id)
-    ).scalar_one_or_none()
-    return None if payload is None else unpack(payload)
-
-
 def latest_run_of_scan(connection: Connection, scan_id: str) -> str:
     """The id of the newest run of a scan.  Raises NotFound."""
     run_id: str | None = connection.execute(
         select(runs.c.run_id)
-        .where(runs.c.scan_id == scan_id)
+        .join(scans, scans.c.event_pk == runs.c.event_pk)  # not a run that was superseded
+        .where(scans.c.scan_id == scan_id)
         .order_by(desc(runs.c.created_at), desc(runs.c.run_id))
         .limit(1)
     ).scalar_one_or_none()

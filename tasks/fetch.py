@@ -38,7 +38,7 @@ from store.events import store_fetched_scan
 from tasks import wiring
 from tasks.app import FETCH_DATA, app
 from tasks.chords import dispatch
-from tasks.retry import fast_delay
+from tasks.retrying import retry_soon
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.fetch")
@@ -62,11 +62,7 @@ def fetch_data(self: Task[..., Any], run_id: str, attempt: int) -> None:
         if isinstance(error, DataUnavailable) and number > parts.settings.task_max_retries:
             _bury(parts, run_id, f"{error}; gave up after {number} tries")
             return
-        raise self.retry(
-            exc=error,
-            countdown=fast_delay(error, number, parts.settings, parts.jitter),
-            max_retries=parts.settings.task_max_retries,
-        ) from error
+        raise retry_soon(self, error, parts) from error
     if ticket is None:
         return
     try:

@@ -27,7 +27,7 @@ from tasks.app import FINISH_RUN, NOTE_CHORD_ERROR, app
 from tasks.derive import derive_from_event, derive_from_report, derive_without_report
 from tasks.notifications import start_deliveries, started_by
 from tasks.reports import assessed_report
-from tasks.retry import fast_delay
+from tasks.retrying import retry_soon
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.finish")
@@ -41,13 +41,13 @@ def finish_run(
     parts = wiring.current()
     try:
         tickets = settle(parts, run_id, attempt)
+    except PermanentError as error:
+        # Such as an encryption key that fits nothing: the run's end will say so.
+        _put_off(parts, run_id, attempt, str(error))
+        return
     except TransientError as error:
         # After the last retry this raises: the run stays unfinished, and the sweep's.
-        raise self.retry(
-            exc=error,
-            countdown=fast_delay(error, self.request.retries + 1, parts.settings, parts.jitter),
-            max_retries=parts.settings.task_max_retries,
-        ) from error
+        raise retry_soon(self, error, parts) from error
     log.info("run_finished", run_id=run_id, header=header, deliveries=len(tickets))
     try:
         start_deliveries(tickets)
@@ -187,9 +187,12 @@ def _postpone(parts: Wiring, run: Run, attempt: int, late: list[tuple[str, Any]]
     reasons = "; ".join(
         f"{name}: {(row or {}).get('error') or 'not rendered yet'}" for name, row in late
     )
-    log.warning("run_postponed", run_id=run.run_id, attempt=attempt, error=reasons)
+    _put_off(parts, run.run_id, attempt, reasons)
+
+
+def _put_off(parts: Wiring, run_id: str, attempt: int, reason: str) -> None:
+    """Leave a run to the sweep's next attempt, later with each one."""
+    log.warning("run_postponed", run_id=run_id, attempt=attempt, error=reason)
     delay = min(parts.settings.run_deadline_s, parts.settings.retry_max_s * 2.0 ** (attempt - 1))
     with parts.ledger.write() as connection:
-        runs.postpone(
-            connection, run.run_id, attempt, reasons, parts.clock() + timedelta(seconds=delay)
-        )
+        runs.postpone(connection, run_id, attempt, reason, parts.clock() + timedelta(seconds=delay))

@@ -71,6 +71,7 @@ class CeleryMonitor:
 
     def get_registered_tasks(self) -> list[str]:
         """Our task names, sorted."""
+        app.loader.import_default_modules()  # a process that calls tasks knows only the public ones
         return sorted(name for name in app.tasks if not name.startswith("celery."))
 
     def get_scheduled_tasks(self) -> dict[str, Any]:

@@ -48,7 +48,8 @@ from tasks import wiring
 from tasks.app import DELIVER, app
 from tasks.derive import MAX_TEXT_BYTES, SEVERITY_OF, bounded, whole
 from tasks.publishing import broker_faults
-from tasks.retry import GiveUp, decide, fast_delay, last_number
+from tasks.retry import GiveUp, decide, last_number
+from tasks.retrying import retry_soon
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.notifications")
@@ -81,11 +82,7 @@ def deliver(self: Task[..., Any], delivery_id: str, number: int) -> None:
         try_delivery(parts, DeliveryTicket(delivery_id, number))
     except TransientError as error:
         # Only the ledger's own faults come here; the channel's are settled in it.
-        raise self.retry(
-            exc=error,
-            countdown=fast_delay(error, self.request.retries + 1, parts.settings, parts.jitter),
-            max_retries=parts.settings.task_max_retries,
-        ) from error
+        raise retry_soon(self, error, parts) from error
 
 
 def try_delivery(parts: Wiring, ticket: DeliveryTicket) -> None:
@@ -225,11 +222,7 @@ def send_notification_async(
     try:
         delivery_id = _plan_and_try(parts, notification, [recipient])[0]
     except TransientError as error:
-        raise self.retry(
-            exc=error,
-            countdown=fast_delay(error, self.request.retries + 1, parts.settings, parts.jitter),
-            max_retries=parts.settings.task_max_retries,
-        ) from error
+        raise retry_soon(self, error, parts) from error
     with parts.ledger.read() as connection:
         row = delivery_result(connection, delivery_id)
     return {
@@ -254,11 +247,7 @@ def send_event_notifications_async(
     try:
         told = _tell_user(parts, event, data, user_id, f"task:{self.request.id}", inline=True)
     except TransientError as error:
-        raise self.retry(
-            exc=error,
-            countdown=fast_delay(error, self.request.retries + 1, parts.settings, parts.jitter),
-            max_retries=parts.settings.task_max_retries,
-        ) from error
+        raise retry_soon(self, error, parts) from error
     return {
         "event": event,
         "user_id": user_id,
@@ -283,11 +272,7 @@ def send_bulk_notifications_async(
         try:
             told = _tell_user(parts, event, data, user_id, f"task:{self.request.id}", inline=False)
         except TransientError as error:
-            raise self.retry(
-                exc=error,
-                countdown=fast_delay(error, self.request.retries + 1, parts.settings, parts.jitter),
-                max_retries=parts.settings.task_max_retries,
-            ) from error
+            raise retry_soon(self, error, parts) from error
         successful += bool(told)
         total += len(told)
     return {

@@ -26,9 +26,10 @@ from schemas.reports import Format, Report
 from schemas.runs import Run
 from schemas.scans import decode_scan
 from store import runs
+from store.events import read_payload
 from tasks import wiring
 from tasks.app import RENDER_REPORT, app
-from tasks.retry import fast_delay
+from tasks.retrying import retry_soon
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.reports")
@@ -54,11 +55,7 @@ def render_report(
         return render_formats(parts, run_id, wanted)
     except TransientError as error:
         if self.request.retries < parts.settings.task_max_retries:
-            number = self.request.retries + 1
-            delay = fast_delay(error, number, parts.settings, parts.jitter)
-            raise self.retry(
-                exc=error, countdown=delay, max_retries=parts.settings.task_max_retries
-            ) from error
+            raise retry_soon(self, error, parts) from error
         log.warning("render_unfinished", run_id=run_id, attempt=attempt, error=str(error))
         return dict.fromkeys(formats, "unfinished")
     except SoftTimeLimitExceeded:
@@ -130,9 +127,9 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
         _assessed.move_to_end(key)
         return _assessed[key]
     previous = None
-    if run.inputs.previous_scan_id is not None:
+    if run.inputs.previous_event_pk is not None:
         with parts.ledger.read() as connection:
-            before = runs.scan_bytes(connection, run.inputs.previous_scan_id)
+            before = read_payload(connection, run.inputs.previous_event_pk)
         previous = None if before is None else decode_scan(before)
     try:
         report = assess(
@@ -248,6 +245,7 @@ def _generate(
 ) -> list[dict[str, Any]]:
     parts = wiring.current()
     scan_id = scan_id.strip().lower()
+    run: Run | None = None
     try:
         with parts.ledger.write() as connection:
             run = runs.load_run(connection, runs.latest_run_of_scan(connection, scan_id))
@@ -258,12 +256,9 @@ def _generate(
         with parts.ledger.read() as connection:
             rows = runs.reports_of_run(connection, run)
     except TransientError as error:
-        number = task.request.retries + 1
-        raise task.retry(
-            exc=error,
-            countdown=fast_delay(error, number, parts.settings, parts.jitter),
-            max_retries=parts.settings.task_max_retries,
-        ) from error
+        if run is not None and task.request.retries >= parts.settings.task_max_retries:
+            _fail_all(parts, run.run_id, formats, str(error))  # not pending for ever: no run is
+        raise retry_soon(task, error, parts) from error
     return [_as_result(rows[name]) for name in formats]
 
 

@@ -385,3 +385,25 @@ def test_a_bulk_task_that_comes_back_plans_nothing_twice(
     first = send_bulk_notifications_async.apply(arguments, task_id="t-1").get()
     assert send_bulk_notifications_async.apply(arguments, task_id="t-1").get() == first
     assert len(rows(parts, "deliveries")) == len(published) == 1
+
+
+def test_a_report_asked_for_during_an_outage_is_failed_and_not_pending_for_ever(
+    make_parts: Any,
+    make_scan: Any,
+    record: Any,
+    rows: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = make_parts(task_max_retries=0)
+    record(parts, make_scan())
+
+    def away(_key: str, _data: bytes) -> None:
+        raise ArtifactsUnavailable("the folder is full")
+
+    monkeypatch.setattr(parts.artifacts, "put", away)
+    made = generate_report_async.apply((json.loads(make_scan())["scan_id"], "csv"))
+
+    assert isinstance(made.result, ArtifactsUnavailable)
+    assert [(row["status"], row["error"]) for row in rows(parts, "reports")] == [
+        ("failed", "the folder is full")
+    ]
