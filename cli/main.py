@@ -52,7 +52,7 @@ def demo(
 
 @app.command(epilog="Example: scanherald up --port 6379 --data-dir ./scanherald-data")
 def up(
-    port: Annotated[int, typer.Option(help="The embedded server's port; 0: a free one.")] = 6379,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0: a free one.")] = 6379,
     concurrency: Annotated[int, typer.Option(help="Worker processes.")] = 2,
     data_dir: DataDir = None,
 ) -> None:

@@ -28,6 +28,7 @@ def run_listener(settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     parts = wiring.current()
     parts.ledger.migrate()
+    _ = parts.run_defaults  # an unknown rule pack is told now, not at the first scan
     streams = EventStreams(
         settings.redis_url,
         settings.streams,

@@ -37,6 +37,9 @@ log = structlog.get_logger("listener")
 
 Result = TypeVar("Result")
 
+LOOKS = 3
+"""How often a suspect is looked at alone before it is left dead."""
+
 DISPATCH_GRACE_S = 60.0
 """How long after RECORD the sweep leaves a run to the listener that recorded it."""
 
@@ -151,17 +154,18 @@ class Listener:
         """Bury first, then look: if looking kills this process, the entry is dead already.
 
         A suspect that proves sound is exhumed in the transaction that records it;
-        one that was found buried had killed us before, and stays.
+        one that was buried and not exhumed several times had killed us, and stays.
+        Once is no proof: a stop or an outage in between looks the same.
         """
         reason = (
             f"set aside after {self._settings.poison_deliveries} deliveries: "
-            "the listener died when it looked at this entry alone"
+            f"the listener died {LOOKS} times when it looked at this entry alone"
         )
-        buried = self._patiently("ledger", lambda: self._bury(entry, reason))
-        if buried is None:
+        look = self._patiently("ledger", lambda: self._bury(entry, reason))
+        if look is None:
             return
-        log.warning("suspect_taken", stream=entry.stream, entry_id=entry.entry_id, first=buried)
-        if not buried:
+        log.warning("suspect_taken", stream=entry.stream, entry_id=entry.entry_id, look=look)
+        if look > LOOKS:
             self._to_ack.append(entry)
             return
         self._take_alone(entry, exhume=True)
@@ -211,9 +215,9 @@ class Listener:
             )
         return recorded
 
-    def _bury(self, entry: Entry, reason: str) -> bool:
+    def _bury(self, entry: Entry, reason: str) -> int:
         with self._parts.ledger.write() as connection:
-            return events.record_dead(connection, DeadEntry(entry, reason), self._parts.clock())
+            return events.bury(connection, DeadEntry(entry, reason), self._parts.clock())
 
     def _start(self, tickets: Sequence[RunTicket]) -> None:
         """Dispatch what was recorded.  What cannot be is left to the sweep, with a warning."""

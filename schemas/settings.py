@@ -126,6 +126,12 @@ class Settings(BaseSettings):
         (), description="Folders that file: datarefs may point into, separated by commas."
     )
 
+    dataref_buckets: Listed[str] = Field(
+        (),
+        description="Buckets that s3:, gs: and az: datarefs may point into, such as s3://scans, "
+        "separated by commas.",
+    )
+
     # Runs
     formats: Listed[Format] = Field(
         DEFAULT_FORMATS, description="Formats rendered for each scan, separated by commas."
@@ -166,7 +172,7 @@ class Settings(BaseSettings):
         15, ge=1, description="Points lost since the scan before that make an anomaly."
     )
     delivery_lease_s: float = Field(
-        120.0, gt=0, description="A delivery in hand longer than this is taken up again, s."
+        330.0, gt=0, description="A delivery in hand longer than this is taken up again, s."
     )
     delivery_schedule_s: Listed[NonNegativeFloat] = Field(
         (300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 36_000.0),

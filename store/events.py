@@ -120,6 +120,22 @@ def record_dead(connection: Connection, letter: DeadEntry, now: datetime) -> boo
     return connection.execute(written).one_or_none() is not None
 
 
+def bury(connection: Connection, letter: DeadEntry, now: datetime) -> int:
+    """Write a suspect's dead letter before looking at it; returns which look this is, from 1."""
+    if record_dead(connection, letter, now):
+        return 1
+    looks: int = connection.execute(
+        update(events)
+        .where(
+            events.c.source == f"{DEAD_SOURCE}{letter.entry.stream}",
+            events.c.event_id == letter.entry.entry_id,
+        )
+        .values(seen=events.c.seen + 1)
+        .returning(events.c.seen)
+    ).scalar_one()
+    return looks
+
+
 def is_known(connection: Connection, entry: Entry) -> bool:
     """Whether this very entry is in the ledger, as an event or as a dead letter."""
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import ColumnElement, Connection, delete, func, select
 
 from schemas.runs import DeliveryState
 from store.tables import attempts, deliveries, reports, statistics
@@ -23,9 +23,7 @@ def old_reports(
     rows = connection.execute(
         select(reports.c.report_id, reports.c.artifact_key)
         .where(
-            reports.c.created_at < before,
-            func.coalesce(reports.c.ready_at, reports.c.created_at) < before,
-            reports.c.status != "pending",
+            *_last_made(before),
         )
         .order_by(reports.c.created_at)
         .limit(limit)
@@ -33,11 +31,19 @@ def old_reports(
     return list(rows)
 
 
-def forget_reports(connection: Connection, report_ids: list[str]) -> int:
-    """Delete report rows whose artifacts are gone already, but for those asked for again."""
+def forget_reports(connection: Connection, report_ids: list[str], before: datetime) -> int:
+    """Delete report rows whose artifacts are gone already, but for those made again since."""
     return connection.execute(
-        delete(reports).where(reports.c.report_id.in_(report_ids), reports.c.status != "pending")
+        delete(reports).where(reports.c.report_id.in_(report_ids), *_last_made(before))
     ).rowcount
+
+
+def _last_made(before: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (
+        reports.c.created_at < before,
+        func.coalesce(reports.c.ready_at, reports.c.created_at) < before,
+        reports.c.status != "pending",
+    )
 
 
 def forget_deliveries(connection: Connection, before: datetime, limit: int) -> int:

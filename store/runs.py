@@ -133,6 +133,11 @@ def start_rendering(
     """
     wanted: list[Format] = []
     poisoned: list[Format] = []
+    connection.execute(
+        update(runs)
+        .where(runs.c.run_id == run.run_id, runs.c.state.in_(_UNSETTLED))
+        .values(started_attempt=runs.c.attempt)
+    )
     for name in formats:
         identity = {
             "scan_id": run.scan_id,
@@ -143,7 +148,7 @@ def start_rendering(
         row = connection.execute(
             insert(connection, reports)
             .values(
-                report_id=f"{run.scan_id}.{run.inputs.language}.{name.value}",
+                report_id=report_id(run, name),
                 run_id=run.run_id,
                 tries=1,
                 status="pending",
@@ -202,18 +207,22 @@ def save_rendered(
         connection.execute(
             update(reports)
             .where(*_report_identity(run, report.format))
-            .values(
-                status="ready",
-                artifact_key=report.artifact_key,
-                uri=report.uri,
-                size_bytes=report.size_bytes,
-                sha256=report.sha256,
-                rule_pack=report.rule_pack,
-                render_ms=report.render_ms,
-                error=None,
-                ready_at=now,
-            )
+            .values(**_ready(report, now))
         )
+
+
+def _ready(report: RenderedReport, now: datetime) -> dict[str, Any]:
+    return {
+        "status": "ready",
+        "artifact_key": report.artifact_key,
+        "uri": report.uri,
+        "size_bytes": report.size_bytes,
+        "sha256": report.sha256,
+        "rule_pack": report.rule_pack,
+        "render_ms": report.render_ms,
+        "error": None,
+        "ready_at": now,
+    }
 
 
 def save_render_error(
@@ -226,17 +235,39 @@ def save_render_error(
     connection.execute(update(reports).where(*_report_identity(run, name)).values(**values))
 
 
-def reopen_reports(connection: Connection, run: Run, formats: Sequence[Format]) -> None:
-    """Ask for formats to be rendered again, with a fresh count of starts."""
-    connection.execute(
-        update(reports)
-        .where(
-            reports.c.scan_id == run.scan_id,
-            reports.c.language == run.inputs.language,
-            reports.c.format.in_([name.value for name in formats]),
+def forgive_starts(connection: Connection, run: Run, formats: Sequence[Format]) -> None:
+    """Begin the count of starts again: what ended them was a passing fault, no poison."""
+    for name in formats:
+        connection.execute(update(reports).where(*_report_identity(run, name)).values(tries=0))
+
+
+def report_id(run: Run, name: Format) -> str:
+    """The identity of a report: its scan, language and format."""
+    return f"{run.scan_id}.{run.inputs.language}.{name.value}"
+
+
+def save_on_demand(
+    connection: Connection, run: Run, rendered: Iterable[RenderedReport], now: datetime
+) -> None:
+    """Note artifacts made outside a run's attempts, whatever was there before."""
+    for report in rendered:
+        values = {**_ready(report, now), "run_id": run.run_id}
+        connection.execute(
+            insert(connection, reports)
+            .values(
+                report_id=report_id(run, report.format),
+                scan_id=run.scan_id,
+                format=report.format.value,
+                language=run.inputs.language,
+                tries=0,
+                created_at=now,
+                **values,
+            )
+            .on_conflict_do_update(
+                index_elements=[reports.c.scan_id, reports.c.format, reports.c.language],
+                set_=values,
+            )
         )
-        .values(status="pending", tries=0, run_id=run.run_id, error=None)
-    )
 
 
 def reports_of_run(connection: Connection, run: Run) -> dict[Format, RowMapping]:
@@ -275,6 +306,11 @@ def settle_done(
     return True
 
 
+def note_outcome(connection: Connection, run: Run, summary: str) -> None:
+    """Say in the ledger what became of a settled run's event."""
+    _settle_event(connection, run.event_pk, "done", summary)
+
+
 def settle_dead(connection: Connection, run_id: str, reason: str, now: datetime) -> bool:
     """Give a run up, with a reason.  False if it was settled already."""
     event_pk = connection.execute(
@@ -296,7 +332,7 @@ def postpone(
     connection.execute(
         update(runs)
         .where(runs.c.run_id == run_id, runs.c.attempt == attempt, runs.c.state.in_(_UNSETTLED))
-        .values(last_error=plain(error), deadline=deadline)
+        .values(last_error=plain(error), deadline=deadline, started_attempt=attempt)
     )
 
 
@@ -318,6 +354,9 @@ def claim_unfinished(
 ) -> Sweepings:
     """Take up runs past their deadline under their next attempt.
 
+    Only attempts that a worker began count towards ``max_attempts``: a run that
+    waits behind a broken broker or a long queue is late, not poisonous.
+
     Killed after the commit and before publishing, they wait for the next
     deadline.  ``WHERE attempt = ?`` lets one of two sweeps win.
     """
@@ -326,6 +365,8 @@ def claim_unfinished(
         select(
             runs.c.run_id,
             runs.c.attempt,
+            runs.c.started_attempt,
+            runs.c.starts,
             runs.c.formats,
             runs.c.last_error,
             events.c.dataref,
@@ -339,7 +380,8 @@ def claim_unfinished(
     tickets: list[RunTicket] = []
     dead: list[str] = []
     for row in found.all():
-        if row["attempt"] >= max_attempts:
+        starts = row["starts"] + (row["started_attempt"] == row["attempt"])
+        if starts >= max_attempts:
             last = row["last_error"] or "no attempt reported an error: its workers died or hung"
             if settle_dead(
                 connection, row["run_id"], f"gave up after {max_attempts} attempts: {last}", now
@@ -355,6 +397,7 @@ def claim_unfinished(
             )
             .values(
                 attempt=row["attempt"] + 1,
+                starts=starts,
                 state=RunState.DISPATCHED.value,
                 deadline=next_deadline,
             )

@@ -113,6 +113,8 @@ runs = Table(
     Column("replay_id", String(36)),
     Column("state", String(16), nullable=False),  # recorded | dispatched | done | dead
     Column("attempt", Integer, nullable=False),
+    Column("started_attempt", Integer, nullable=False, server_default="0"),  # last one begun
+    Column("starts", Integer, nullable=False, server_default="0"),  # attempts that were begun
     Column("deadline", Utc),  # a sweep dispatches again after this; null once settled
     Column("formats", JSON, nullable=False),  # empty: the short way, no reports
     Column("inputs", JSON, nullable=False),  # frozen: what the report is a function of

@@ -35,7 +35,8 @@ def cleanup_old_reports(days: int = 30) -> dict[str, Any]:
             if key is not None:
                 parts.artifacts.delete(key)
         with parts.ledger.write() as connection:
-            deleted += retention.forget_reports(connection, [report_id for report_id, _ in batch])
+            old = [report_id for report_id, _ in batch]
+            deleted += retention.forget_reports(connection, old, before)
     log.info("reports_cleaned", days=days, deleted=deleted)
     return {"status": "completed", "days": days, "deleted_count": deleted}
 

@@ -126,8 +126,13 @@ def _fetch_object(dataref: str, settings: Settings) -> bytes:
     key = unquote(parts.path).lstrip("/")
     if not parts.netloc or not key:
         raise InvalidEvent("dataref must be like s3://bucket/key")
+    place = f"{parts.scheme}://{parts.netloc}"
+    if place not in settings.dataref_buckets:
+        raise InvalidEvent(
+            "dataref: the bucket is not one of the allowed ones (SCANHERALD_DATAREF_BUCKETS)"
+        )
     try:
-        bucket = obstore.store.from_url(f"{parts.scheme}://{parts.netloc}")
+        bucket = obstore.store.from_url(place)
         if obstore.head(bucket, key)["size"] > settings.max_entry_bytes:
             raise _too_large(settings)
         return bytes(obstore.get(bucket, key).bytes())

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 from celery import Task
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection
 
 from schemas.errors import BrokerUnavailable, PermanentError, TransientError
@@ -41,6 +42,9 @@ def finish_run(
     parts = wiring.current()
     try:
         tickets = settle(parts, run_id, attempt)
+    except SoftTimeLimitExceeded:
+        _put_off(parts, run_id, attempt, "the body took longer than a task may take")
+        return
     except PermanentError as error:
         # Such as an encryption key that fits nothing: the run's end will say so.
         _put_off(parts, run_id, attempt, str(error))
@@ -115,7 +119,11 @@ def settle(parts: Wiring, run_id: str, attempt: int) -> list[DeliveryTicket]:
         score = report.score.value if report else None
         if not runs.settle_done(connection, run, parts.clock(), score=score, summary=summary):
             return []
-        return _plan(connection, parts, run, told)
+        tickets, known = _plan(connection, parts, run, told)
+        if known:
+            summary += f", {len(known)} of them told before: {', '.join(known)}"
+            runs.note_outcome(connection, run, summary)
+        return tickets
 
 
 def _settle_superseded(parts: Wiring, run: Run) -> None:
@@ -142,6 +150,9 @@ def _derive(
 ) -> tuple[Report | None, list[Notification]]:
     if run.event_type is not EventType.SCAN_COMPLETED:
         return None, derive_from_event(run)
+    if run.formats and not artifacts:
+        # No format came out: what killed or broke all of them must not meet the body too.
+        return None, derive_without_report(run, missing, "no format could be rendered")
     try:
         report = assessed_report(parts, run)
     except PermanentError as error:
@@ -151,14 +162,19 @@ def _derive(
 
 def _plan(
     connection: Connection, parts: Wiring, run: Run, told: list[Notification]
-) -> list[DeliveryTicket]:
-    """Write the notifications that are news, and a delivery for everyone who wants them."""
+) -> tuple[list[DeliveryTicket], list[str]]:
+    """Write the news, and a delivery for everyone who wants it.
+
+    Returns the tries to start, and the event keys that were told before.
+    """
     now = parts.clock()
     subscribers = list_subscribers(connection, parts.box)
     tickets: list[DeliveryTicket] = []
+    known: list[str] = []
     for notification in told:
         if not save_notification(connection, notification, run.run_id, now):
             log.info("already_told", event_key=notification.event_key)
+            known.append(notification.event_key)
             continue
         recipients = [
             Recipient(
@@ -179,7 +195,7 @@ def _plan(
             new_id=parts.new_id,
             box=parts.box,
         )
-    return tickets
+    return tickets, known
 
 
 def _postpone(parts: Wiring, run: Run, attempt: int, late: list[tuple[str, Any]]) -> None:

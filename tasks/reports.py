@@ -39,6 +39,9 @@ _assessed: OrderedDict[tuple[str, str], Report] = OrderedDict()
 
 ASSESSED_KEPT = 2
 
+ON_DEMAND: dict[str, Any] = {"acks_late": False, "reject_on_worker_lost": False}
+"""Somebody waits for these and can ask again: a scan that kills its worker is not given back."""
+
 
 @app.task(name=RENDER_REPORT, bind=True, ignore_result=True)
 def render_report(
@@ -93,19 +96,8 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
     statuses = {name.value: str(rows[name]["status"]) for name in formats}
     if not start.wanted:
         return statuses
-    rendered: list[runs.RenderedReport] = []
-    failures: dict[Format, str] = {}
     try:
-        report = assessed_report(parts, run)
-        for name in start.wanted:
-            try:
-                rendered.append(_render_one(parts, run, report, name))
-            except RenderFailed as error:
-                log.error("render_failed", run_id=run_id, format=name.value, error=str(error))
-                failures[name] = str(error)
-    except PermanentError as error:
-        log.error("scan_not_assessed", run_id=run_id, error=str(error))
-        failures = dict.fromkeys(start.wanted, str(error))
+        rendered, failures = _render_each(parts, run, start.wanted)
     except TransientError as error:
         _note_passing_fault(parts, run, start.wanted, str(error))
         raise
@@ -115,6 +107,26 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
             runs.save_render_error(connection, run, name, reason, final=True)
     statuses |= {report.format.value: "ready" for report in rendered}
     return statuses | {name.value: "failed" for name in failures}
+
+
+def _render_each(
+    parts: Wiring, run: Run, formats: Sequence[Format]
+) -> tuple[list[runs.RenderedReport], dict[Format, str]]:
+    """Render and store formats; each that cannot be has its reason.  Raises TransientError."""
+    made: list[runs.RenderedReport] = []
+    failures: dict[Format, str] = {}
+    try:
+        report = assessed_report(parts, run)
+    except PermanentError as error:
+        log.error("scan_not_assessed", run_id=run.run_id, error=str(error))
+        return [], dict.fromkeys(formats, str(error))
+    for name in formats:
+        try:
+            made.append(_render_one(parts, run, report, name))
+        except RenderFailed as error:
+            log.error("render_failed", run_id=run.run_id, format=name.value, error=str(error))
+            failures[name] = str(error)
+    return made, failures
 
 
 def assessed_report(parts: Wiring, run: Run) -> Report:
@@ -152,16 +164,21 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
     return report
 
 
-def artifact_key(scan_id: str, language: str, name: Format) -> str:
-    """Where an artifact lies in the store."""
-    return f"{scan_id}/report.{language}{RENDERERS[name].suffix}"
+def artifact_key(run: Run, scan_id: str, name: Format) -> str:
+    """Where an artifact lies in the store.
+
+    The scan's content is part of it: the same scan id sent again with other
+    content must never land on, or under, what a slow earlier run is writing.
+    """
+    suffix = RENDERERS[name].suffix
+    return f"{scan_id}/{run.data_sha256[:12]}/report.{run.inputs.language}{suffix}"
 
 
 def _render_one(parts: Wiring, run: Run, report: Report, name: Format) -> runs.RenderedReport:
     began = time.perf_counter()
     data = render(report, name)
     spent_ms = (time.perf_counter() - began) * 1000
-    key = artifact_key(report.identity.scan_id, run.inputs.language, name)
+    key = artifact_key(run, report.identity.scan_id, name)
     parts.artifacts.put(key, data)
     log.info(
         "artifact_stored",
@@ -189,7 +206,7 @@ def _note_passing_fault(parts: Wiring, run: Run, formats: Sequence[Format], erro
     """
     try:
         with parts.ledger.write() as connection:
-            runs.reopen_reports(connection, run, formats)
+            runs.forgive_starts(connection, run, formats)
             for name in formats:
                 runs.save_render_error(connection, run, name, error, final=False)
     except TransientError as second:
@@ -208,7 +225,7 @@ def _fail_all(parts: Wiring, run_id: str, formats: Sequence[Format], reason: str
     return {name.value: "failed" for name in formats}
 
 
-@app.task(name="generate_report_async", bind=True)
+@app.task(name="generate_report_async", bind=True, **ON_DEMAND)
 def generate_report_async(self: Task[..., Any], scan_id: str, format: str) -> dict[str, Any]:
     """Render one format of a recorded scan now.
 
@@ -219,7 +236,7 @@ def generate_report_async(self: Task[..., Any], scan_id: str, format: str) -> di
     return _generate(self, scan_id, [Format(format)])[0]
 
 
-@app.task(name="generate_multiple_reports_async", bind=True)
+@app.task(name="generate_multiple_reports_async", bind=True, **ON_DEMAND)
 def generate_multiple_reports_async(
     self: Task[..., Any], scan_id: str, formats: list[str]
 ) -> dict[str, Any]:
@@ -234,7 +251,7 @@ def generate_multiple_reports_async(
     }
 
 
-@app.task(name="export_scan_to_csv_async", bind=True)
+@app.task(name="export_scan_to_csv_async", bind=True, **ON_DEMAND)
 def export_scan_to_csv_async(self: Task[..., Any], scan_id: str) -> dict[str, Any]:
     """Render the CSV of a recorded scan now; the result is that of ``generate_report_async``."""
     return _generate(self, scan_id, [Format.CSV])[0]
@@ -243,35 +260,45 @@ def export_scan_to_csv_async(self: Task[..., Any], scan_id: str) -> dict[str, An
 def _generate(
     task: Task[..., Any], scan_id: str, formats: Sequence[Format]
 ) -> list[dict[str, Any]]:
+    """Render beside what is there; a row changes only when its new artifact is in the store."""
     parts = wiring.current()
-    scan_id = scan_id.strip().lower()
-    run: Run | None = None
     try:
-        with parts.ledger.write() as connection:
-            run = runs.load_run(connection, runs.latest_run_of_scan(connection, scan_id))
-            if not run.data:
-                raise InvalidEvent(f"the data of scan {scan_id} has not been fetched yet")
-            runs.reopen_reports(connection, run, formats)
-        render_formats(parts, run.run_id, formats)
         with parts.ledger.read() as connection:
-            rows = runs.reports_of_run(connection, run)
+            run_id = runs.latest_run_of_scan(connection, scan_id.strip().lower())
+            run = runs.load_run(connection, run_id)
+        if not run.data:
+            raise InvalidEvent(f"the data of scan {scan_id} has not been fetched yet")
+        made, failures = _render_each(parts, run, formats)
+        now = parts.clock()
+        with parts.ledger.write() as connection:
+            runs.save_on_demand(connection, run, made, now)
     except TransientError as error:
-        if run is not None and task.request.retries >= parts.settings.task_max_retries:
-            _fail_all(parts, run.run_id, formats, str(error))  # not pending for ever: no run is
         raise retry_soon(task, error, parts) from error
-    return [_as_result(rows[name]) for name in formats]
+    done = {report.format: _completed(run, report, now) for report in made}
+    return [done.get(name) or _failed(run, name, failures[name]) for name in formats]
 
 
-def _as_result(row: Any) -> dict[str, Any]:
-    ready = row["status"] == "ready"
-    ready_at: datetime | None = row["ready_at"]
+def _completed(run: Run, report: runs.RenderedReport, now: datetime) -> dict[str, Any]:
     return {
-        "report_id": row["report_id"],
-        "scan_id": row["scan_id"],
-        "format": row["format"],
-        "file_path": row["uri"] if ready else None,
-        "file_size": row["size_bytes"] if ready else None,
-        "generated_at": ready_at.isoformat() if ready and ready_at else None,
-        "status": "completed" if ready else "failed",
-        "error": row["error"],
+        "report_id": runs.report_id(run, report.format),
+        "scan_id": run.scan_id,
+        "format": report.format.value,
+        "file_path": report.uri,
+        "file_size": report.size_bytes,
+        "generated_at": now.isoformat(),
+        "status": "completed",
+        "error": None,
+    }
+
+
+def _failed(run: Run, name: Format, error: str) -> dict[str, Any]:
+    return {
+        "report_id": runs.report_id(run, name),
+        "scan_id": run.scan_id,
+        "format": name.value,
+        "file_path": None,
+        "file_size": None,
+        "generated_at": None,
+        "status": "failed",
+        "error": error,
     }

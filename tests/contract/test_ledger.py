@@ -747,15 +747,30 @@ def test_an_error_of_a_format_is_kept_until_it_is_rendered(ledger: Ledger) -> No
     assert read(ledger, runs.reports_of_run, run)[Format.PDF]["error"] is None
 
 
-def test_reopened_formats_are_wanted_again_and_the_others_are_not(ledger: Ledger) -> None:
+def test_a_forgiven_start_does_not_count_and_the_others_do(ledger: Ledger) -> None:
     run = recorded_run(ledger)
     start(ledger, run)
-    write(ledger, runs.save_rendered, run, map(rendered, FORMATS), NOW)
 
-    write(ledger, runs.reopen_reports, run, [Format.HTML])
+    write(ledger, runs.forgive_starts, run, [Format.HTML])
+    start(ledger, run)
 
-    assert start(ledger, run).wanted == (Format.HTML,)
-    assert read(ledger, runs.reports_of_run, run)[Format.HTML]["tries"] == 1
+    tries = {name: row["tries"] for name, row in read(ledger, runs.reports_of_run, run).items()}
+    assert tries == {name: 1 if name is Format.HTML else 2 for name in FORMATS}
+
+
+def test_a_report_made_on_demand_stands_whatever_was_there_before(ledger: Ledger) -> None:
+    run = recorded_run(ledger)
+    write(ledger, runs.save_on_demand, run, [rendered(Format.PDF)], NOW)
+    start(ledger, run, Format.HTML)
+    write(ledger, runs.save_render_error, run, Format.HTML, "bad", final=True)
+    write(ledger, runs.save_on_demand, run, [rendered(Format.HTML)], NOW)
+
+    made = read(ledger, runs.reports_of_run, run)
+    assert {name: row["status"] for name, row in made.items()} == {
+        Format.PDF: "ready",
+        Format.HTML: "ready",
+    }
+    assert made[Format.HTML]["error"] is None
 
 
 # Runs
@@ -864,19 +879,22 @@ def test_a_sweep_is_bounded_and_takes_the_longest_overdue_first(ledger: Ledger) 
 
 
 def test_after_its_last_attempt_a_run_is_dead_with_the_last_error(ledger: Ledger) -> None:
-    told, silent = recorded_run(ledger, 1), recorded_run(ledger, 2)
-    assert len(claim(ledger, NOW + DAY, max_attempts=2).tickets) == 2
+    told, silent, unseen = (recorded_run(ledger, number) for number in (1, 2, 3))
+    start(ledger, told)
+    start(ledger, silent)
+    assert len(claim(ledger, NOW + DAY, max_attempts=2).tickets) == 3
     write(ledger, runs.postpone, told.run_id, 2, "the store is away", NOW + DAY)
+    start(ledger, silent)
 
     found = claim(ledger, NOW + 2 * DAY, max_attempts=2)
 
-    assert found.tickets == ()
+    assert [ticket.run_id for ticket in found.tickets] == [unseen.run_id], "no worker began it"
     assert set(found.dead) == {told.run_id, silent.run_id}
     reasons = {row["run_id"]: row["last_error"] for row in rows(ledger, tables.runs)}
     assert reasons[told.run_id] == "gave up after 2 attempts: the store is away"
     assert "no attempt reported an error" in reasons[silent.run_id]
-    assert read(ledger, events.count_outcomes) == {"dead": 2}
-    assert claim(ledger, NOW + 9 * DAY, max_attempts=2) == runs.Sweepings((), ())
+    assert read(ledger, events.count_outcomes) == {"dead": 2, "pending": 1}
+    assert claim(ledger, NOW + 9 * DAY, max_attempts=2).dead == ()
 
 
 def test_a_postponed_run_waits_until_its_time(ledger: Ledger) -> None:
@@ -903,6 +921,8 @@ def test_of_two_sweeps_each_run_is_claimed_by_one(ledger: Ledger) -> None:
         claimed = [ticket.run_id for sweepings in found for ticket in sweepings.tickets]
         assert len(claimed) == len(set(claimed)) == 60
         assert {row["attempt"] for row in rows(ledger, tables.runs)} == {attempt_number}
+    with ledger.write() as connection:
+        connection.execute(update(tables.runs).values(starts=3))
     found = at_once(lambda: claim(ledger, NOW + 9 * DAY))
     dead = [run_id for sweepings in found for run_id in sweepings.dead]
     assert len(dead) == len(set(dead)) == 60
@@ -1448,9 +1468,9 @@ def test_only_settled_reports_from_before_are_old(ledger: Ledger) -> None:
     assert read(ledger, retention.old_reports, NOW, 9) == []
     assert read(ledger, retention.old_reports, NOW + MINUTE, 9) == [(pdf, "key/pdf")]
     assert len(read(ledger, retention.old_reports, NOW + 2 * DAY, 2)) == 2
-    assert write(ledger, retention.forget_reports, [pdf, "unknown"]) == 1
+    assert write(ledger, retention.forget_reports, [pdf, "unknown"], NOW + DAY) == 1
     assert set(read(ledger, runs.reports_of_run, old)) == {Format.HTML}
-    assert write(ledger, retention.forget_reports, []) == 0
+    assert write(ledger, retention.forget_reports, [], NOW + DAY) == 0
 
 
 def test_a_failed_report_grows_old_without_an_artifact(ledger: Ledger) -> None:
@@ -1464,8 +1484,7 @@ def test_an_old_report_that_was_made_again_is_young(ledger: Ledger) -> None:
     run = recorded_run(ledger)
     start(ledger, run, Format.PDF)
     write(ledger, runs.save_rendered, run, [rendered(Format.PDF)], NOW)
-    write(ledger, runs.reopen_reports, run, [Format.PDF])
-    write(ledger, runs.save_rendered, run, [rendered(Format.PDF)], NOW + 30 * DAY)
+    write(ledger, runs.save_on_demand, run, [rendered(Format.PDF)], NOW + 30 * DAY)
     assert read(ledger, retention.old_reports, NOW + DAY, 9) == []
     assert len(read(ledger, retention.old_reports, NOW + 31 * DAY, 9)) == 1
 
@@ -1475,8 +1494,8 @@ def test_a_report_asked_for_again_is_not_forgotten(ledger: Ledger) -> None:
     start(ledger, run, Format.PDF)
     write(ledger, runs.save_rendered, run, [rendered(Format.PDF)], NOW)
     ((report_id, _),) = read(ledger, retention.old_reports, NOW + DAY, 9)
-    write(ledger, runs.reopen_reports, run, [Format.PDF])
-    assert write(ledger, retention.forget_reports, [report_id]) == 0
+    write(ledger, runs.save_on_demand, run, [rendered(Format.PDF)], NOW + 30 * DAY)
+    assert write(ledger, retention.forget_reports, [report_id], NOW + DAY) == 0
 
 
 def test_old_settled_deliveries_go_with_their_attempts_and_their_event_keys_stay(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tasks.cleanup import cleanup_old_notifications, cleanup_old_reports
 from tasks.finish import settle
 from tasks.monitoring import get_notification_stats
 from tasks.notifications import try_delivery
-from tasks.reports import render_formats
+from tasks.reports import generate_multiple_reports_async, render_formats
 
 DAY = 86_400
 
@@ -114,10 +115,8 @@ def test_an_old_report_that_was_made_again_is_young(
     ticket = record(light, make_scan())
     render_formats(light, ticket.run_id, ticket.formats)
     clock.forward(31 * DAY)
-    with light.ledger.write() as connection:
-        run = runs.load_run(connection, ticket.run_id)
-        runs.reopen_reports(connection, run, ticket.formats)
-    render_formats(light, ticket.run_id, ticket.formats)
+    scan_id = json.loads(make_scan())["scan_id"]
+    generate_multiple_reports_async.apply((scan_id, list(ticket.formats))).get()
     assert clean_reports()["deleted_count"] == 0
     assert all(Path(row["uri"]).exists() for row in rows(light, "reports"))
 

@@ -472,12 +472,33 @@ def test_an_entry_that_kills_its_listener_is_set_aside_when_it_comes_back(
     trial.give()
     trial.age(entry_id, deliveries=9)
     monkeypatch.setattr(consumer, "decode_batch", die)
-    with pytest.raises(Killed):
-        trial.listen()
+    for _ in range(consumer.LOOKS):
+        with pytest.raises(Killed):
+            trial.listen()
     trial.listen()  # would die again if it looked
     (dead,) = rows(trial.parts, "events")
     assert dead["outcome"] == "dead"
     assert "set aside after 5 deliveries" in dead["reason"]
+    assert trial.pending() == 0
+
+
+def test_a_suspect_whose_first_look_was_cut_short_is_looked_at_again(
+    trial: Trial, make_scan: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(entries: Any, *, max_bytes: int) -> Any:
+        raise Killed
+
+    entry_id = trial.add(make_scan())
+    trial.give()
+    trial.age(entry_id, deliveries=9)
+    with monkeypatch.context() as patched:
+        patched.setattr(consumer, "decode_batch", die)
+        with pytest.raises(Killed):
+            trial.listen()
+    trial.listen()
+    (event,) = rows(trial.parts, "events")
+    assert event["outcome"] == "pending"
+    assert len(rows(trial.parts, "runs")) == 1
     assert trial.pending() == 0
 
 

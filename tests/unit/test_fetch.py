@@ -34,7 +34,9 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fetching_parts(make_parts: Callable[..., Any], folder: Path) -> Any:
-    return make_parts(dataref_file_roots=(folder,), max_entry_bytes=4096)
+    return make_parts(
+        dataref_file_roots=(folder,), dataref_buckets=("s3://scans",), max_entry_bytes=4096
+    )
 
 
 class Http:
@@ -194,6 +196,11 @@ def test_an_object_is_read_within_the_limit(fetching_parts: Any, bucket: MemoryS
         fetch("s3://scans/big", fetching_parts.settings)
     with pytest.raises(InvalidEvent, match="no object gone in scans"):
         fetch("s3://scans/gone", fetching_parts.settings)
+
+
+def test_a_bucket_that_nobody_allowed_is_not_asked(parts: Any) -> None:
+    with pytest.raises(InvalidEvent, match="SCANHERALD_DATAREF_BUCKETS"):
+        fetch("s3://other/a", parts.settings)
 
 
 def test_a_bucket_that_cannot_be_asked_may_answer_later(

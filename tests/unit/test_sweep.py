@@ -101,6 +101,7 @@ def test_after_the_cap_a_run_is_dead_with_its_last_error_and_an_alert(
     parts = make_parts(run_max_attempts=3)
     ticket = record(parts, make_scan())
     for _ in range(2):
+        begin(parts, ticket.run_id)
         clock.forward(901)
         assert sweep_once(parts) == {**NOTHING, "runs": 1}
     settle(parts, ticket.run_id, 3)  # its formats are late: the attempt says why
@@ -117,11 +118,35 @@ def test_after_the_cap_a_run_is_dead_with_its_last_error_and_an_alert(
     assert [item.attempt for item in dispatched] == [2, 3]
 
 
+def begin(parts: Any, run_id: str) -> None:
+    """A worker takes the run's attempt in hand, and is never heard of again."""
+    with parts.ledger.write() as connection:
+        run = runs.load_run(connection, run_id)
+        runs.start_rendering(connection, run, run.formats, max_tries=99, now=parts.clock())
+
+
+def test_attempts_that_no_worker_began_condemn_nobody(
+    make_parts: Callable[..., Any],
+    record: Any,
+    make_scan: Any,
+    rows: Any,
+    clock: Any,
+    dispatched: list[RunTicket],
+) -> None:
+    parts = make_parts(run_max_attempts=2)
+    record(parts, make_scan())
+    for _ in range(9):
+        clock.forward(901)
+        assert sweep_once(parts) == {**NOTHING, "runs": 1}
+    assert rows(parts, "runs")[0]["state"] == "dispatched"
+    assert [item.attempt for item in dispatched] == list(range(2, 11))
+
+
 def test_a_run_whose_attempts_said_nothing_is_dead_with_a_reason_all_the_same(
     make_parts: Callable[..., Any], record: Any, make_scan: Any, rows: Any, clock: Any
 ) -> None:
     parts = make_parts(run_max_attempts=1)
-    record(parts, make_scan())
+    begin(parts, record(parts, make_scan()).run_id)
     clock.forward(61)
     assert sweep_once(parts)["dead"] == 1
     assert "its workers died or hung" in rows(parts, "events")[0]["reason"]

@@ -148,6 +148,8 @@ def upgrade() -> None:
         sa.Column("replay_id", sa.String(length=36), nullable=True),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("started_attempt", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("starts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("deadline", store.tables.Utc(timezone=True), nullable=True),
         sa.Column("formats", sa.JSON(), nullable=False),
         sa.Column("inputs", sa.JSON(), nullable=False),
