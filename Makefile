@@ -3,16 +3,24 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-full check fmt lock docs
+MINUTES ?= 5
+
+.PHONY: demo test test-full faults soak check fmt lock docs
 
 demo: $(READY)  ## the main job on eleven real scans, with everything embedded
 	$(BIN)/scanherald demo
 
 test: $(READY)  ## the tests that need Python packages alone
-	$(BIN)/pytest -m "not full"
+	$(BIN)/pytest -m "not full and not faults"
 
 test-full: $(READY)  ## the tests that also need the system packages of .ci/run
 	$(BIN)/pytest -m full
+
+faults: $(READY)  ## kill -9 everywhere; prints a line per fault test
+	$(BIN)/pytest tests/faults -m "not full"
+
+soak: $(READY)  ## MINUTES of steady load with random kills of everything, then an audit
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
 check: $(READY)  ## lint, format, strict types, import direction, lock file
 	$(BIN)/ruff check .

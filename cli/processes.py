@@ -8,6 +8,7 @@ import socket
 import threading
 from dataclasses import dataclass
 
+from schemas import crash_points
 from schemas.settings import Settings
 
 
@@ -21,6 +22,7 @@ def run_listener(settings: Settings) -> None:
     from tasks.logs import configure_logs
 
     configure_logs(settings)
+    crash_points.arm(settings.crash_dir)
     wiring.use(settings)
     publish_only()
     stop = threading.Event()
@@ -59,6 +61,7 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     from tasks import app, wiring
     from tasks.app import QUEUES
 
+    crash_points.arm(settings.crash_dir)
     wiring.use(settings)
     wiring.current().ledger.migrate()
     wiring.current().close()
@@ -88,6 +91,7 @@ def run_beat(settings: Settings) -> None:
     from tasks import app, wiring
     from tasks.app import publish_only
 
+    crash_points.arm(settings.crash_dir)
     wiring.use(settings)
     publish_only()
     settings.data_dir.mkdir(parents=True, exist_ok=True)

@@ -43,9 +43,14 @@ class Part:
 
 
 class Supervisor:
-    """Starts parts in order, restarts what ends, stops in reverse order."""
+    """Starts parts in order, restarts what ends, stops in reverse order.
 
-    def __init__(self) -> None:
+    A part that ends again and again is started after a pause that doubles from
+    ``FIRST_PAUSE_S`` up to ``longest_pause_s``.
+    """
+
+    def __init__(self, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
+        self._longest_pause_s = longest_pause_s
         self._parts: list[Part] = []
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
@@ -74,7 +79,7 @@ class Supervisor:
                 )
                 del self._running[part.name]
                 self._due[part.name] = now + self._pause[part.name]
-                self._pause[part.name] = min(LONGEST_PAUSE_S, self._pause[part.name] * 2)
+                self._pause[part.name] = min(self._longest_pause_s, self._pause[part.name] * 2)
             if part.name in self._due and now >= self._due[part.name]:
                 del self._due[part.name]
                 self._spawn(part)

@@ -28,6 +28,7 @@ from tenacity import (
 
 from listener.decode import decode_batch
 from listener.stream import EventStreams
+from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable, LedgerUnavailable, StreamUnavailable, TransientError
 from schemas.runs import DeadEntry, Entry, RunTicket
 from store import events, runs
@@ -111,6 +112,7 @@ class Listener:
 
     def _take(self, entries: Sequence[Entry]) -> None:
         """Decode, RECORD, dispatch; then the entries may be acknowledged."""
+        crash_here(CrashPoint.LISTENER_READ)
         size = sum(len(value) for entry in entries for value in entry.fields.values())
         aimed = self._settings.batch_bytes * len(entries) // max(1, size)
         self._count = max(1, min(self._settings.batch_entries, aimed))
@@ -172,6 +174,7 @@ class Listener:
 
     def _take_alone(self, entry: Entry, *, exhume: bool = False) -> None:
         """RECORD one entry; one that the ledger refuses is buried."""
+        crash_here(CrashPoint.LISTENER_READ)
         try:
             recorded = self._patiently("ledger", lambda: self._record([entry], exhume=exhume))
         except SQLAlchemyError as error:
@@ -206,6 +209,8 @@ class Listener:
                 dispatch_by=now + timedelta(seconds=DISPATCH_GRACE_S),
                 new_id=self._parts.new_id,
             )
+            crash_here(CrashPoint.LISTENER_COMMITTING)
+        crash_here(CrashPoint.LISTENER_RECORDED)
         for letter in dead:
             log.warning(
                 "entry_dead",
@@ -225,12 +230,14 @@ class Listener:
             return
         try:
             self._dispatch(tickets)
+            crash_here(CrashPoint.LISTENER_DISPATCHED)
             deadline = self._parts.clock() + timedelta(seconds=self._settings.run_deadline_s)
             with self._parts.ledger.write() as connection:
                 runs.mark_dispatched(connection, tickets, deadline)
         except (BrokerUnavailable, LedgerUnavailable) as error:
             log.warning("dispatch_left_to_sweep", runs=len(tickets), error=str(error))
             return
+        crash_here(CrashPoint.LISTENER_MARKED)
         log.info("runs_dispatched", runs=len(tickets))
 
     def _acknowledge(self) -> None:

@@ -17,6 +17,7 @@ from pydantic import (
     NonNegativeFloat,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -109,7 +110,30 @@ class Settings(BaseSettings):
     )
     block_ms: int = Field(2000, ge=10, le=4000, description="How long one read waits, ms.")
     claim_idle_ms: int = Field(
-        60_000, ge=100, description="Idle time after which another consumer's entry is claimed, ms."
+        60_000,
+        ge=100,
+        description="Idle time after which another consumer's entry is claimed, ms; "
+        "above the longest batch, so above the 20 s that a SQLite writer waits.",
+    )
+    consumer_idle_s: float = Field(
+        3600.0,
+        gt=0,
+        description="A consumer silent for so long and with nothing pending is removed, s.",
+    )
+    stream_retention_s: float = Field(
+        86_400.0,
+        ge=0,
+        description="Entries that every group has acknowledged are kept this long, s; "
+        "older ones are trimmed, never one that some group has not finished.",
+    )
+    housekeeping_s: float = Field(
+        60.0, gt=0, description="How often a listener trims and removes idle consumers, s."
+    )
+    reports_high_water: int = Field(
+        1000, ge=1, description="Waiting report tasks at which listeners stop reading."
+    )
+    reports_low_water: int = Field(
+        250, ge=0, description="Waiting report tasks at which they read on."
     )
     poison_deliveries: int = Field(
         5, ge=2, description="Deliveries of an entry after which it is taken alone."
@@ -210,6 +234,13 @@ class Settings(BaseSettings):
         "by commas; a key file in data_dir when empty.",
     )
 
+    # Fault tests
+    crash_dir: Path | None = Field(
+        None,
+        description="For fault tests only: processes that find a token of a crash point in this "
+        "folder kill themselves there. Leave it empty.",
+    )
+
     # Logs
     log_level: Annotated[str, BeforeValidator(_upper)] = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR."
@@ -219,6 +250,27 @@ class Settings(BaseSettings):
         pattern="^(auto|console|json)$",
         description="console, json, or auto: console on a terminal, json otherwise.",
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        """Refuse numbers that are each right and together lose or repeat work."""
+        ordered: tuple[tuple[str, str, bool], ...] = (
+            # a task is asked to end before it is killed, and killed before it is given away
+            ("task_soft_time_limit_s", "task_time_limit_s", True),
+            ("task_time_limit_s", "visibility_timeout_s", True),
+            # a countdown beyond the visibility timeout runs twice
+            ("retry_max_s", "visibility_timeout_s", True),
+            # a lease that ends while its task may still send would send twice
+            ("task_time_limit_s", "delivery_lease_s", False),
+            ("reports_low_water", "reports_high_water", True),
+        )
+        for lower, higher, strictly in ordered:
+            low, high = getattr(self, lower), getattr(self, higher)
+            if low > high or (strictly and low == high):
+                names = environment_name(lower), environment_name(higher)
+                relation = "below" if strictly else "at most"
+                raise ValueError(f"{names[0]} ({low}) must be {relation} {names[1]} ({high})")
+        return self
 
     @property
     def broker_url(self) -> str:
@@ -261,6 +313,8 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _variable(location: tuple[int | str, ...]) -> str:
     """A bad value's place: the variable, and the item counted from 1 where it is a list."""
+    if not location:
+        return "together"
     first, *rest = (str(part) for part in location)
     name = environment_name(first) if first in Settings.model_fields else first
     return " item ".join([name, *(str(int(part) + 1) for part in rest if part.isdigit())])

@@ -8,10 +8,13 @@ the result backend; group ids are random, one per dispatch.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from celery import chord
 from celery.canvas import Signature
+from celery.signals import after_task_publish
 
+from schemas.crash_points import CrashPoint, crash_here
 from schemas.reports import Format
 from schemas.runs import RunTicket
 from tasks.app import FETCH_DATA, FINISH_RUN, NOTE_CHORD_ERROR, RENDER_REPORT, app
@@ -57,6 +60,12 @@ def _dispatch_one(ticket: RunTicket) -> None:
         for formats in header_sets(ticket.formats)
     ]
     chord(header, app=app).apply_async((), {"body": body}, task_id=body.options["task_id"])
+
+
+@after_task_publish.connect
+def _header_published(sender: str | None = None, **_: Any) -> None:
+    if sender == RENDER_REPORT:
+        crash_here(CrashPoint.HEADER_PUBLISHED)
 
 
 def _signature(task: str, ticket: RunTicket, part: str, **arguments: object) -> Signature:

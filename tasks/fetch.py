@@ -19,6 +19,7 @@ from celery import Task
 from obstore.exceptions import BaseError, NotFoundError
 
 from channels.guarded_http import GuardedHttp
+from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import (
     BrokerUnavailable,
     ChannelUnavailable,
@@ -65,6 +66,7 @@ def fetch_data(self: Task[..., Any], run_id: str, attempt: int) -> None:
         raise retry_soon(self, error, parts) from error
     if ticket is None:
         return
+    crash_here(CrashPoint.FETCH_RECORDED)
     try:
         dispatch([ticket])
     except BrokerUnavailable as error:

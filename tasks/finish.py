@@ -15,6 +15,7 @@ from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection
 
+from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable, PermanentError, TransientError
 from schemas.events import EventType
 from schemas.notifications import ArtifactLink, Notification
@@ -123,7 +124,9 @@ def settle(parts: Wiring, run_id: str, attempt: int) -> list[DeliveryTicket]:
         if known:
             summary += f", {len(known)} of them told before: {', '.join(known)}"
             runs.note_outcome(connection, run, summary)
-        return tickets
+        crash_here(CrashPoint.BODY_SETTLING)
+    crash_here(CrashPoint.BODY_SETTLED)
+    return tickets
 
 
 def _settle_superseded(parts: Wiring, run: Run) -> None:

@@ -17,6 +17,7 @@ import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
+from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import (
     BrokerUnavailable,
     ChannelUnavailable,
@@ -97,6 +98,7 @@ def try_delivery(parts: Wiring, ticket: DeliveryTicket) -> None:
     if leased is None:
         log.info("delivery_not_ours", delivery_id=ticket.delivery_id, number=ticket.number)
         return
+    crash_here(CrashPoint.DELIVERY_LEASED)
     started_at, began = parts.clock(), time.monotonic()
     try:
         receipt = _send(parts, leased)
@@ -114,8 +116,10 @@ def try_delivery(parts: Wiring, ticket: DeliveryTicket) -> None:
         status_code=receipt.status_code,
         receipt=receipt.text,
     )
+    crash_here(CrashPoint.DELIVERY_SENT)
     with parts.ledger.write() as connection:
         settle_sent(connection, leased.delivery_id, attempt, parts.clock())
+    crash_here(CrashPoint.DELIVERY_SETTLED)
     log.info(
         "delivery_sent",
         delivery_id=leased.delivery_id,
@@ -173,6 +177,7 @@ def _settle_error(
             due_at=now + timedelta(seconds=decision.delay_s),
             lease_until=started_by(parts, decision.delay_s) if decision.soon else None,
         )
+    crash_here(CrashPoint.DELIVERY_PUT_BACK)
     log.warning(
         "delivery_put_back",
         delivery_id=leased.delivery_id,

@@ -21,6 +21,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from compliance.assess import Bounds, assess
 from compliance.rules import load_pack
 from renderers.registry import RENDERERS, render
+from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import InvalidEvent, NotFound, PermanentError, RenderFailed, TransientError
 from schemas.reports import Format, Report
 from schemas.runs import Run
@@ -93,6 +94,7 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
             now=parts.clock(),
         )
         rows = runs.reports_of_run(connection, run)
+    crash_here(CrashPoint.RENDER_COUNTED)
     statuses = {name.value: str(rows[name]["status"]) for name in formats}
     if not start.wanted:
         return statuses
@@ -105,6 +107,7 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
         runs.save_rendered(connection, run, rendered, parts.clock())
         for name, reason in failures.items():
             runs.save_render_error(connection, run, name, reason, final=True)
+    crash_here(CrashPoint.RENDER_SAVED)
     statuses |= {report.format.value: "ready" for report in rendered}
     return statuses | {name.value: "failed" for name in failures}
 
@@ -179,7 +182,9 @@ def _render_one(parts: Wiring, run: Run, report: Report, name: Format) -> runs.R
     data = render(report, name)
     spent_ms = (time.perf_counter() - began) * 1000
     key = artifact_key(run, report.identity.scan_id, name)
+    crash_here(CrashPoint.RENDER_RENDERED)
     parts.artifacts.put(key, data)
+    crash_here(CrashPoint.RENDER_PUT)
     log.info(
         "artifact_stored",
         run_id=run.run_id,

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import structlog
 
+from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable
 from store.deliveries import claim_due
 from store.runs import claim_unfinished
@@ -45,6 +46,7 @@ def sweep_once(parts: Wiring) -> dict[str, int]:
             limit=settings.sweep_batch,
         )
         due = claim_due(connection, now, started_by=started_by(parts), limit=settings.sweep_batch)
+    crash_here(CrashPoint.SWEEP_CLAIMED)
     for run_id in found.dead:
         log.error("run_dead", run_id=run_id, attempts=settings.run_max_attempts)
     try:

@@ -71,10 +71,10 @@ def test_workers_killed_in_mid_run_lose_nothing(service: Any) -> None:
     service.environment |= {
         "SCANHERALD_RUN_DEADLINE_S": "4",
         "SCANHERALD_RETRY_MAX_S": "1",
-        "SCANHERALD_DELIVERY_LEASE_S": "2",
-        "SCANHERALD_VISIBILITY_TIMEOUT_S": "20",
-        "SCANHERALD_TASK_TIME_LIMIT_S": "15",
-        "SCANHERALD_TASK_SOFT_TIME_LIMIT_S": "10",
+        "SCANHERALD_DELIVERY_LEASE_S": "5",
+        "SCANHERALD_VISIBILITY_TIMEOUT_S": "10",
+        "SCANHERALD_TASK_TIME_LIMIT_S": "5",
+        "SCANHERALD_TASK_SOFT_TIME_LIMIT_S": "4",
         "SCANHERALD_RUN_MAX_ATTEMPTS": "20",
         "SCANHERALD_RENDER_MAX_TRIES": "20",
     }
