@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cli import deadletters, records, subscribers
+from cli import deadletters, records, runs, subscribers
 from cli.output import cell
 from schemas.errors import PermanentError, ScanheraldError
 from schemas.settings import load_settings
@@ -23,9 +23,9 @@ app = typer.Typer(
     help="Cookie scan events in; compliance reports and notifications out.",
     epilog="Start here: scanherald demo. Settings: docs/configuration.md.",
 )
-app.command("runs")(records.runs_command)
 app.command("reports")(records.reports_command)
 app.command("deliveries")(records.deliveries_command)
+app.add_typer(runs.app, name="runs")
 app.add_typer(subscribers.app, name="subscribers")
 app.add_typer(deadletters.app, name="dead-letters")
 

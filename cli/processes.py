@@ -20,6 +20,7 @@ def run_listener(settings: Settings) -> None:
     from tasks.app import publish_only
     from tasks.chords import dispatch
     from tasks.logs import configure_logs
+    from tasks.queues import queue_depth
 
     configure_logs(settings)
     crash_points.arm(settings.crash_dir)
@@ -38,7 +39,7 @@ def run_listener(settings: Settings) -> None:
         settings.consumer_name or f"{socket.gethostname()}-{os.getpid()}",
         block_ms=settings.block_ms,
     )
-    Listener(streams, parts, dispatch, stop).run()
+    Listener(streams, parts, dispatch, lambda: queue_depth("reports"), stop).run()
     parts.close()
 
 

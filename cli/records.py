@@ -1,4 +1,4 @@
-"""``runs``, ``reports``, ``deliveries``: what the ledger says happened."""
+"""``reports``, ``deliveries``: what the ledger says happened."""
 
 from __future__ import annotations
 
@@ -7,34 +7,12 @@ from typing import Annotated
 import typer
 
 from cli.output import print_json, print_rows
+from schemas.runs import DeliveryState
 from schemas.settings import load_settings
 
 Limit = Annotated[int, typer.Option(min=1, help="Rows at most, newest first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Domain = Annotated[str | None, typer.Option(help="Only this domain.")]
-
-
-def runs_command(
-    limit: Limit = 50,
-    state: Annotated[str | None, typer.Option(help="recorded, dispatched, done or dead.")] = None,
-    domain: Domain = None,
-    as_json: AsJson = False,
-) -> None:
-    """List runs: the work that each event asked for.
-
-    Example: scanherald runs --state dead
-    """
-    from store.ledger import open_ledger
-    from store.runs import list_runs
-
-    with open_ledger(load_settings().ledger_url) as ledger, ledger.read() as connection:
-        rows = list_runs(connection, limit=limit, state=state, domain=domain)
-    print_rows(
-        rows,
-        ("run_id", "type", "subject", "state", "attempt", "score", "created_at", "last_error"),
-        as_json=as_json,
-        empty="No runs yet. Publish a scan: scanherald publish scan.json",
-    )
 
 
 def reports_command(
@@ -62,9 +40,7 @@ def reports_command(
 
 def deliveries_command(
     limit: Limit = 50,
-    state: Annotated[
-        str | None, typer.Option(help="pending, held, sending, sent, failed or suppressed.")
-    ] = None,
+    state: Annotated[DeliveryState | None, typer.Option(help="Only those in this state.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List deliveries: one message, one subscriber, one channel.
@@ -75,7 +51,7 @@ def deliveries_command(
     from store.ledger import open_ledger
 
     with open_ledger(load_settings().ledger_url) as ledger, ledger.read() as connection:
-        rows = list_deliveries(connection, limit=limit, state=state)
+        rows = list_deliveries(connection, limit=limit, state=state.value if state else None)
     print_rows(
         rows,
         ("subscriber_id", "channel", "type", "domain", "state", "tries", "settled_at", "reason"),

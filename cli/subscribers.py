@@ -37,7 +37,10 @@ def add(
     ] = None,
     slack: Annotated[str | None, typer.Option(help="Slack incoming-webhook URL.")] = None,
     event: Annotated[
-        list[EventType] | None, typer.Option(help="Event type; repeat. All by default.")
+        list[EventType] | None,
+        typer.Option(
+            help="Event type; repeat. All by default, but operator.alert only by its name."
+        ),
     ] = None,
     domain: Annotated[
         list[str] | None, typer.Option(help="Domain glob; repeat. All by default.")

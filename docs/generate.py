@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from schemas import events, notifications, reports, scans
-from schemas.events import CloudEvent, EventData, EventType
+from schemas.events import PUBLISHED, CloudEvent, EventData, EventType
 from schemas.notifications import Notification
 from schemas.reports import Report
 from schemas.scans import Scan
@@ -142,6 +142,8 @@ def _event_definitions(ref: str) -> Schema:
         return {"$ref": ref.format(name=model.__name__)}
 
     definitions = _definitions(CloudEvent, EventType, EventData, Scan, ref=ref)
+    definitions["EventType"]["enum"] = [kind.value for kind in PUBLISHED]
+    definitions["EventType"]["description"] = "What a scanner may publish."
     event = definitions["CloudEvent"]
     attributes = event["properties"]
     attributes["data"]["type"] = ["object", "null"]

@@ -26,17 +26,24 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from listener.backpressure import Backpressure
 from listener.decode import decode_batch
 from listener.stream import EventStreams
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable, LedgerUnavailable, StreamUnavailable, TransientError
 from schemas.runs import DeadEntry, Entry, RunTicket
 from store import events, runs
+from store.deliveries import DeliveryTicket
+from tasks.alerts import alert_trimmed
+from tasks.notifications import start_deliveries
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("listener")
 
 Result = TypeVar("Result")
+
+CLOSED_PAUSE_S = 0.2
+"""How long the loop waits before it asks again whether workers have caught up."""
 
 LOOKS = 3
 """How often a suspect is looked at alone before it is left dead."""
@@ -46,13 +53,18 @@ DISPATCH_GRACE_S = 60.0
 
 
 class Listener:
-    """One consumer.  ``dispatch`` publishes the chords of recorded runs."""
+    """One consumer.
+
+    ``dispatch`` publishes the chords of recorded runs, ``queue_depth`` tells how
+    many report tasks wait for a worker.
+    """
 
     def __init__(
         self,
         streams: EventStreams,
         parts: Wiring,
         dispatch: Callable[[Iterable[RunTicket]], None],
+        queue_depth: Callable[[], int],
         stop: threading.Event,
     ) -> None:
         self._streams = streams
@@ -62,7 +74,14 @@ class Listener:
         self._stop = stop
         self._to_ack: list[Entry] = []
         self._count = parts.settings.batch_entries
-        self._next_claim = parts.clock()
+        self._next_claim = parts.monotonic()
+        self._next_housekeeping = parts.monotonic() + parts.settings.housekeeping_s
+        self._backpressure = Backpressure(
+            queue_depth,
+            parts.settings.reports_high_water,
+            parts.settings.reports_low_water,
+            parts.monotonic,
+        )
 
     def run(self) -> None:
         """Consume until ``stop`` is set; then finish the batch in hand and acknowledge it.
@@ -98,10 +117,15 @@ class Listener:
             self._acknowledge()
 
     def _turn(self) -> None:
-        if self._parts.clock() >= self._next_claim:
+        if self._backpressure.closed():
+            self._acknowledge()
+            self._stop.wait(CLOSED_PAUSE_S)
+            return
+        if self._parts.monotonic() >= self._next_housekeeping:
+            self._keep_house()
+        if self._parts.monotonic() >= self._next_claim:
             idle = self._streams.claim_idle(self._settings.claim_idle_ms, self._count)
-            wait = timedelta(milliseconds=self._settings.claim_idle_ms / 2)
-            self._next_claim = self._parts.clock() + wait
+            self._next_claim = self._parts.monotonic() + self._settings.claim_idle_ms / 2000
             if idle:
                 log.info("entries_claimed", entries=len(idle))
                 self._take_with_care(idle)
@@ -109,6 +133,18 @@ class Listener:
         self._to_ack = []
         if entries:
             self._take(entries)
+
+    def _keep_house(self) -> None:
+        """Trim what is finished and forget dead consumers.  Its failure must not stop intake."""
+        self._next_housekeeping = self._parts.monotonic() + self._settings.housekeeping_s
+        try:
+            removed = self._streams.remove_idle_consumers(self._settings.consumer_idle_s)
+            trimmed = self._streams.trim(self._settings.stream_retention_s)
+        except StreamUnavailable as error:
+            log.warning("housekeeping_failed", error=str(error))
+            return
+        if removed or trimmed:
+            log.info("house_kept", consumers_removed=removed, entries_trimmed=trimmed)
 
     def _take(self, entries: Sequence[Entry]) -> None:
         """Decode, RECORD, dispatch; then the entries may be acknowledged."""
@@ -191,19 +227,23 @@ class Listener:
         """The transaction that takes over the promise."""
         decoded, dead = decode_batch(entries, max_bytes=self._settings.max_entry_bytes)
         now = self._parts.clock()
+        alerts: list[DeliveryTicket] = []
         with self._parts.ledger.write() as connection:
             if exhume:
                 for entry in entries:
                     events.exhume(connection, entry)
+            # recorded, then trimmed before its acknowledgement: nothing is lost
+            dead = [
+                letter
+                for letter in dead
+                if letter.entry.fields or not events.is_known(connection, letter.entry)
+            ]
+            trimmed = [letter.entry.entry_id for letter in dead if not letter.entry.fields]
+            alerts = alert_trimmed(connection, self._parts, trimmed)
             recorded = events.record_batch(
                 connection,
                 decoded,
-                [
-                    letter
-                    for letter in dead
-                    # recorded, then trimmed before its acknowledgement: nothing is lost
-                    if letter.entry.fields or not events.is_known(connection, letter.entry)
-                ],
+                dead,
                 defaults=self._parts.run_defaults,
                 now=now,
                 dispatch_by=now + timedelta(seconds=DISPATCH_GRACE_S),
@@ -211,6 +251,7 @@ class Listener:
             )
             crash_here(CrashPoint.LISTENER_COMMITTING)
         crash_here(CrashPoint.LISTENER_RECORDED)
+        self._send(alerts)
         for letter in dead:
             log.warning(
                 "entry_dead",
@@ -229,6 +270,7 @@ class Listener:
         if not tickets:
             return
         try:
+            self._backpressure.published(sum(len(ticket.formats) for ticket in tickets))
             self._dispatch(tickets)
             crash_here(CrashPoint.LISTENER_DISPATCHED)
             deadline = self._parts.clock() + timedelta(seconds=self._settings.run_deadline_s)
@@ -239,6 +281,12 @@ class Listener:
             return
         crash_here(CrashPoint.LISTENER_MARKED)
         log.info("runs_dispatched", runs=len(tickets))
+
+    def _send(self, alerts: Sequence[DeliveryTicket]) -> None:
+        try:
+            start_deliveries(alerts)
+        except BrokerUnavailable as error:
+            log.warning("alerts_left_to_sweep", error=str(error))
 
     def _acknowledge(self) -> None:
         self._streams.ack(self._to_ack)

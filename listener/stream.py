@@ -23,6 +23,53 @@ SOCKET_MARGIN_S = 3.0
 """How much longer than the blocking read the socket waits before it calls the server dead."""
 
 
+TRIM_ROUNDS = 100
+"""One XTRIM with ``~`` drops about 10,000 entries at most, so as not to block the server."""
+
+_TRIM = """
+local function key(id)  -- ids as text that sorts like them: numbers lose bits beyond 2^53
+    local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+    return string.rep('0', 20 - #ms) .. ms .. string.rep('0', 20 - #seq) .. seq
+end
+local function fields(flat)
+    local named = {}
+    for i = 1, #flat, 2 do named[flat[i]] = flat[i + 1] end
+    return named
+end
+local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
+if #groups == 0 then return 0 end  -- nobody has read anything
+local now = redis.call('TIME')  -- the clock that made the ids
+local floor = string.format('%.0f-0', math.max(0, now[1] * 1000 + now[2] / 1000 - ARGV[1]))
+for _, flat in ipairs(groups) do
+    local group = fields(flat)
+    local needed = group['last-delivered-id']
+    if group['pending'] > 0 then
+        needed = redis.call('XPENDING', KEYS[1], group['name'])[2]  -- the oldest one
+    end
+    if key(needed) < key(floor) then floor = needed end
+end
+return redis.call('XTRIM', KEYS[1], 'MINID', '~', floor)
+"""
+"""MINID keeps ``floor`` itself: one finished entry more than needed, and never one too few.
+
+In one step on the server: a group made in between would have read nothing yet.
+"""
+
+_REMOVE_IDLE = """
+local removed = {}
+for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+    local consumer = {}
+    for i = 1, #flat, 2 do consumer[flat[i]] = flat[i + 1] end
+    if consumer['name'] ~= ARGV[2] and consumer['pending'] == 0
+            and consumer['idle'] >= tonumber(ARGV[3]) then
+        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer['name'])
+        table.insert(removed, consumer['name'])
+    end
+end
+return removed
+"""
+
+
 class EventStreams:
     """A consumer's connection.  Not safe between threads."""
 
@@ -118,6 +165,36 @@ class EventStreams:
                 (entry.stream, _text(row["message_id"])): row["times_delivered"] for row in rows
             }
         return counts
+
+    def trim(self, retention_s: float) -> int:
+        """Drop entries that every group has finished and that are old enough; how many went.
+
+        An entry that any group has pending or has not read stays, whatever its age.
+        """
+        trimmed = 0
+        for stream in self.streams:
+            for _ in range(TRIM_ROUNDS):
+                with _translated():
+                    gone = int(self._redis.eval(_TRIM, 1, stream, int(retention_s * 1000)))
+                trimmed += gone
+                if not gone:
+                    break
+        return trimmed
+
+    def remove_idle_consumers(self, idle_s: float) -> list[str]:
+        """Forget consumers that were silent for so long and have nothing pending.
+
+        Checked and removed in one step on the server: XGROUP DELCONSUMER drops
+        in silence whatever a consumer has pending.
+        """
+        removed: list[str] = []
+        for stream in self.streams:
+            with _translated():
+                names = self._redis.eval(
+                    _REMOVE_IDLE, 1, stream, self.group, self.consumer, int(idle_s * 1000)
+                )
+            removed += [_text(name) for name in names]
+        return removed
 
     def close(self) -> None:
         """Close the connection; what is pending stays pending."""

@@ -20,7 +20,7 @@ from schemas.scans import NO_CONTROLS, Scan, decode_scan, explain
 
 
 class EventType(StrEnum):
-    """Every type the stream may carry and a subscriber may ask for."""
+    """What a subscriber may ask for; the stream may carry all but ``operator.alert``."""
 
     SCAN_STARTED = "scan.started"
     SCAN_COMPLETED = "scan.completed"
@@ -30,6 +30,11 @@ class EventType(StrEnum):
     SCHEDULE_CREATED = "schedule.created"
     SCHEDULE_UPDATED = "schedule.updated"
     SCHEDULE_FAILED = "schedule.failed"
+    OPERATOR_ALERT = "operator.alert"
+
+
+PUBLISHED = tuple(kind for kind in EventType if kind is not EventType.OPERATOR_ALERT)
+"""The types that a scanner publishes; alerts are our own."""
 
 
 ShortText = Annotated[str, msgspec.Meta(max_length=255, pattern=NO_CONTROLS)]
@@ -98,6 +103,14 @@ _data = msgspec.json.Decoder(EventData)
 _any_object = msgspec.json.Decoder(dict[str, Any])
 
 
+def published_type(name: str) -> EventType:
+    """The type that a scanner or the platform calls so.  Raises ValueError, naming all."""
+    for kind in PUBLISHED:
+        if kind.value == name:
+            return kind
+    raise ValueError(f"{name!r} is not one of: {', '.join(PUBLISHED)}")
+
+
 def decode_entry(fields: Mapping[bytes, bytes], *, max_bytes: int) -> Event:
     """Decode and validate the fields of one stream entry.
 
@@ -143,10 +156,9 @@ def _binary_mode(fields: Mapping[bytes, bytes]) -> CloudEvent:
 
 def _event(cloud: CloudEvent) -> Event:
     try:
-        kind = EventType(cloud.type)
+        kind = published_type(cloud.type)
     except ValueError as error:
-        known = ", ".join(EventType)
-        raise UnknownEventType(f"type {cloud.type!r} is not one of: {known}") from error
+        raise UnknownEventType(f"type {error}") from error
     if cloud.specversion not in ("1.0", ""):
         raise InvalidEvent(f"specversion {cloud.specversion!r} is not supported; send 1.0")
     data = bytes(cloud.data).strip()

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+import structlog
 from sqlalchemy import Connection, RowMapping, delete, desc, func, select, update
 
 from schemas.events import Event, EventType
@@ -30,6 +31,8 @@ from schemas.runs import (
 from schemas.scans import Scan
 from store.ledger import insert, pack, plain, unpack
 from store.tables import events, runs, scans
+
+log = structlog.get_logger("store.events")
 
 DEAD_ENTRY_BYTES = 64 * 1024
 """How much of an undecodable entry is kept for whoever looks into it."""
@@ -243,6 +246,7 @@ def count_outcomes(connection: Connection) -> dict[str, int]:
 def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> int | None:
     """The new event's key, or None for a repeat, which is counted."""
     event = item.event
+    digest = hashlib.sha256(event.data).hexdigest()
     statement = (
         insert(connection, events)
         .values(
@@ -258,7 +262,7 @@ def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> 
             dataref=plain(event.dataref, 8192),
             payload=pack(event.data) if event.data else None,
             payload_size=len(event.data),
-            payload_sha256=hashlib.sha256(event.data).hexdigest(),
+            payload_sha256=digest,
             outcome="pending",
             seen=1,
             recorded_at=now,
@@ -268,9 +272,20 @@ def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> 
     )
     event_pk: int | None = connection.execute(statement).scalar_one_or_none()
     if event_pk is None:
-        connection.execute(
-            update(events).where(*_same_identity(event)).values(seen=events.c.seen + 1)
-        )
+        known = connection.execute(
+            update(events)
+            .where(*_same_identity(event))
+            .values(seen=events.c.seen + 1)
+            .returning(events.c.event_pk, events.c.payload_sha256, events.c.dataref)
+        ).one()
+        if known.dataref is None and known.payload_sha256 != digest:
+            # The contract says that a repeat is the same event: the first word stands.
+            log.warning(
+                "repeat_differs",
+                stream=item.entry.stream,
+                entry_id=item.entry.entry_id,
+                event_pk=known.event_pk,
+            )
     return event_pk
 
 

@@ -408,6 +408,62 @@ def claim_unfinished(
     return Sweepings(tuple(tickets), tuple(dead))
 
 
+def revive(
+    connection: Connection, run_ids: Sequence[str], now: datetime, *, dispatch_by: datetime
+) -> list[RunTicket]:
+    """Give dead runs another life: their next attempt, with all counts begun again.
+
+    Runs that are not dead are left out.  Killed after the commit and before the
+    tickets are dispatched, the sweep dispatches them after ``dispatch_by``.
+    """
+    tickets: list[RunTicket] = []
+    for run_id in run_ids:
+        row = (
+            connection.execute(
+                update(runs)
+                .where(runs.c.run_id == run_id, runs.c.state == RunState.DEAD.value)
+                .values(
+                    state=RunState.RECORDED.value,
+                    attempt=runs.c.attempt + 1,
+                    starts=0,
+                    deadline=dispatch_by,
+                    settled_at=None,
+                )
+                .returning(runs.c.run_id, runs.c.attempt, runs.c.formats, runs.c.event_pk)
+            )
+            .mappings()
+            .one_or_none()
+        )
+        if row is None:
+            continue
+        connection.execute(
+            update(reports)
+            .where(reports.c.run_id == run_id, reports.c.status == "failed")
+            .values(status="pending", tries=0, error=None)
+        )
+        event = connection.execute(
+            update(events)
+            .where(events.c.event_pk == row["event_pk"])
+            .values(outcome="pending", reason=f"taken up again on {now:%Y-%m-%d %H:%M} UTC")
+            .returning(events.c.dataref, events.c.payload_size)
+        ).one()
+        needs_data = event.dataref is not None and not event.payload_size
+        tickets.append(ticket(row, needs_data=needs_data))
+    return tickets
+
+
+def dead_runs(connection: Connection, by: datetime, limit: int) -> list[str]:
+    """Ids of runs that were dead by then, the longest dead first."""
+    return list(
+        connection.execute(
+            select(runs.c.run_id)
+            .where(runs.c.state == RunState.DEAD.value, runs.c.settled_at <= by)
+            .order_by(runs.c.settled_at, runs.c.run_id)
+            .limit(limit)
+        ).scalars()
+    )
+
+
 def list_runs(
     connection: Connection, *, limit: int, state: str | None = None, domain: str | None = None
 ) -> list[RowMapping]:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, RowMapping, delete, select
 
+from schemas.events import EventType
 from schemas.notifications import ChannelAddress, Notification, Subscriber
 from schemas.reports import Severity
 from store.ledger import insert
@@ -83,8 +84,11 @@ def subscribers_of_user(connection: Connection, user_id: str, box: SecretBox) ->
 def wants(subscriber: Subscriber, notification: Notification, owner: str | None) -> bool:
     """Whether a subscriber is to be told.
 
-    The owner of a scan is told even where no subscription matches.
+    The owner of a scan is told even where no subscription matches; operators'
+    alerts go to nobody who did not ask for them by name.
     """
+    if notification.type is EventType.OPERATOR_ALERT:
+        return notification.type.value in subscriber.events
     if owner is not None and subscriber.user_id == owner:
         return True
     return (

@@ -13,7 +13,6 @@ from typing import Any
 import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
-from sqlalchemy import Connection
 
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable, PermanentError, TransientError
@@ -22,14 +21,14 @@ from schemas.notifications import ArtifactLink, Notification
 from schemas.reports import Report
 from schemas.runs import Run, RunState
 from store import runs
-from store.deliveries import DeliveryTicket, Recipient, plan_deliveries, save_notification
-from store.subscribers import list_subscribers, wants
+from store.deliveries import DeliveryTicket
 from tasks import wiring
 from tasks.app import FINISH_RUN, NOTE_CHORD_ERROR, app
 from tasks.derive import derive_from_event, derive_from_report, derive_without_report
-from tasks.notifications import start_deliveries, started_by
+from tasks.notifications import start_deliveries
 from tasks.reports import assessed_report
 from tasks.retrying import retry_soon
+from tasks.telling import plan
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.finish")
@@ -120,7 +119,7 @@ def settle(parts: Wiring, run_id: str, attempt: int) -> list[DeliveryTicket]:
         score = report.score.value if report else None
         if not runs.settle_done(connection, run, parts.clock(), score=score, summary=summary):
             return []
-        tickets, known = _plan(connection, parts, run, told)
+        tickets, known = plan(connection, parts, told, run_id=run.run_id, owner=run.user_id)
         if known:
             summary += f", {len(known)} of them told before: {', '.join(known)}"
             runs.note_outcome(connection, run, summary)
@@ -161,44 +160,6 @@ def _derive(
     except PermanentError as error:
         return None, derive_without_report(run, missing, str(error))
     return report, derive_from_report(run, report, artifacts, missing, parts.settings)
-
-
-def _plan(
-    connection: Connection, parts: Wiring, run: Run, told: list[Notification]
-) -> tuple[list[DeliveryTicket], list[str]]:
-    """Write the news, and a delivery for everyone who wants it.
-
-    Returns the tries to start, and the event keys that were told before.
-    """
-    now = parts.clock()
-    subscribers = list_subscribers(connection, parts.box)
-    tickets: list[DeliveryTicket] = []
-    known: list[str] = []
-    for notification in told:
-        if not save_notification(connection, notification, run.run_id, now):
-            log.info("already_told", event_key=notification.event_key)
-            known.append(notification.event_key)
-            continue
-        recipients = [
-            Recipient(
-                subscriber_id=subscriber.subscriber_id,
-                address=address,
-                suppressed="the subscriber is paused" if subscriber.paused else None,
-            )
-            for subscriber in subscribers
-            if wants(subscriber, notification, run.user_id)
-            for address in subscriber.channels
-        ]
-        tickets += plan_deliveries(
-            connection,
-            notification.event_key,
-            recipients,
-            now=now,
-            started_by=started_by(parts),
-            new_id=parts.new_id,
-            box=parts.box,
-        )
-    return tickets, known
 
 
 def _postpone(parts: Wiring, run: Run, attempt: int, late: list[tuple[str, Any]]) -> None:

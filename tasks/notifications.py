@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import (
@@ -23,10 +24,11 @@ from schemas.errors import (
     ChannelUnavailable,
     DeliveryRejected,
     InvalidEvent,
+    LedgerUnavailable,
     PermanentError,
     TransientError,
 )
-from schemas.events import EventType
+from schemas.events import EventType, published_type
 from schemas.notifications import ChannelAddress, ChannelKind, Message, Notification, Receipt
 from schemas.reports import Severity
 from schemas.runs import DeliveryState
@@ -54,6 +56,9 @@ from tasks.retrying import retry_soon
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.notifications")
+
+SETTLE_TRIES = 8
+"""How often a worker tries to note what it has sent: some 20 s, well below the lease."""
 
 STARTING_GRACE_S = 60.0
 """How long a published message may take to be worked on before the sweep publishes again."""
@@ -117,8 +122,7 @@ def try_delivery(parts: Wiring, ticket: DeliveryTicket) -> None:
         receipt=receipt.text,
     )
     crash_here(CrashPoint.DELIVERY_SENT)
-    with parts.ledger.write() as connection:
-        settle_sent(connection, leased.delivery_id, attempt, parts.clock())
+    _settle_patiently(parts, leased.delivery_id, attempt)
     crash_here(CrashPoint.DELIVERY_SETTLED)
     log.info(
         "delivery_sent",
@@ -127,6 +131,23 @@ def try_delivery(parts: Wiring, ticket: DeliveryTicket) -> None:
         number=leased.number,
         status_code=receipt.status_code,
     )
+
+
+def _settle_patiently(parts: Wiring, delivery_id: str, attempt: Attempt) -> None:
+    """Note the send, waiting a while for a ledger that is away.
+
+    Given up too early, the lease runs out and the message is sent again; the
+    receiver could tell by its id, but need not have to.
+    """
+    for again in Retrying(
+        retry=retry_if_exception_type(LedgerUnavailable),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        stop=stop_after_attempt(SETTLE_TRIES),
+        sleep=parts.sleep,
+        reraise=True,
+    ):
+        with again, parts.ledger.write() as connection:
+            settle_sent(connection, delivery_id, attempt, parts.clock())
 
 
 def _send(parts: Wiring, leased: LeasedDelivery) -> Receipt:
@@ -394,9 +415,9 @@ def _direct_notification(
 
 def _known_event(event: str) -> EventType:
     try:
-        return EventType(event)
+        return published_type(event)
     except ValueError as error:
-        raise InvalidEvent(f"event {event!r} is not one of: {', '.join(EventType)}") from error
+        raise InvalidEvent(f"event {error}") from error
 
 
 ADDRESS_KEYS: Mapping[ChannelKind, tuple[str, ...]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,12 +40,18 @@ def random_id() -> str:
 
 @dataclass
 class Wiring:
-    """The parts of one process.  ``jitter`` gives numbers in [0, 1)."""
+    """The parts of one process.
+
+    ``monotonic`` gives seconds that no correction of the clock moves: for
+    waiting.  ``jitter`` gives numbers in [0, 1).
+    """
 
     settings: Settings
     ledger: Ledger
     artifacts: ArtifactStore
     clock: Callable[[], datetime] = utc_now
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     new_id: Callable[[], str] = random_id
     jitter: Callable[[], float] = random.random
     _box: SecretBox | None = None

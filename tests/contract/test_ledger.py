@@ -897,6 +897,61 @@ def test_after_its_last_attempt_a_run_is_dead_with_the_last_error(ledger: Ledger
     assert claim(ledger, NOW + 9 * DAY, max_attempts=2).dead == ()
 
 
+def give_up(ledger: Ledger, run: Run) -> None:
+    assert write(ledger, runs.settle_dead, run.run_id, "its disk was full", NOW)
+
+
+def revive(ledger: Ledger, *run_ids: str, now: datetime = NOW) -> list[RunTicket]:
+    with ledger.write() as connection:
+        return runs.revive(connection, run_ids, now, dispatch_by=now + MINUTE)
+
+
+def test_a_dead_run_is_given_another_life_with_its_counts_begun_again(ledger: Ledger) -> None:
+    dead, other = recorded_run(ledger, 1), recorded_run(ledger, 2)
+    for _ in range(3):
+        start(ledger, dead)
+        claim(ledger, NOW + DAY)
+    give_up(ledger, dead)
+    attempt = load(ledger, RunTicket(dead.run_id, 0, (), needs_data=False)).attempt
+
+    (ticket,) = revive(ledger, dead.run_id, other.run_id, "no such run")
+
+    assert ticket == RunTicket(dead.run_id, attempt + 1, FORMATS, needs_data=False)
+    (row,) = (row for row in rows(ledger, tables.runs) if row["run_id"] == dead.run_id)
+    assert (row["state"], row["starts"], row["settled_at"]) == ("recorded", 0, None)
+    assert read(ledger, events.count_outcomes) == {"pending": 2}
+    assert revive(ledger, dead.run_id) == [], "it lives"
+
+
+def test_a_run_revived_and_never_dispatched_is_the_sweeps(ledger: Ledger) -> None:
+    run = recorded_run(ledger)
+    give_up(ledger, run)
+    revive(ledger, run.run_id, now=NOW + DAY)
+    assert claim(ledger, NOW + DAY + MINUTE - timedelta(seconds=1)).tickets == ()
+    assert [ticket.attempt for ticket in claim(ledger, NOW + DAY + MINUTE).tickets] == [3]
+
+
+def test_a_revived_run_renders_the_formats_that_had_failed(ledger: Ledger) -> None:
+    run = recorded_run(ledger)
+    start(ledger, run)
+    with ledger.write() as connection:
+        runs.save_render_error(connection, run, Format.PDF, "poison", final=True)
+        runs.save_rendered(connection, run, [rendered(Format.HTML)], NOW)
+    give_up(ledger, run)
+    revive(ledger, run.run_id)
+    assert start(ledger, run).wanted == (Format.PDF,)
+
+
+def test_dead_runs_are_listed_by_when_they_died_and_bounded(ledger: Ledger) -> None:
+    found = [recorded_run(ledger, number) for number in (1, 2, 3)]
+    for hour, run in enumerate(found):
+        write(ledger, runs.settle_dead, run.run_id, "over", NOW + timedelta(hours=hour))
+    assert read(ledger, runs.dead_runs, NOW + timedelta(hours=1), 9) == [
+        run.run_id for run in found[:2]
+    ]
+    assert read(ledger, runs.dead_runs, NOW + DAY, 1) == [found[0].run_id]
+
+
 def test_a_postponed_run_waits_until_its_time(ledger: Ledger) -> None:
     run = recorded_run(ledger)
     write(ledger, runs.postpone, run.run_id, 1, "not yet", NOW + DAY)

@@ -31,7 +31,7 @@ from store.artifacts import ArtifactStore
 from store.events import record_batch
 from store.ledger import Ledger
 from store.subscribers import save_subscriber
-from tasks import reports, wiring
+from tasks import reports, sweep, wiring
 from tasks.app import app
 from tasks.wiring import Wiring
 
@@ -109,6 +109,7 @@ def make_parts(
     made: list[Wiring] = []
     numbers = itertools.count(1)
     monkeypatch.setattr(reports, "_assessed", OrderedDict())
+    monkeypatch.setattr(sweep, "queue_depth", lambda _: 0)
 
     def make(**overrides: Any) -> Wiring:
         settings: Settings = load_settings(**{"data_dir": tmp_path / "data", **overrides})
@@ -120,6 +121,8 @@ def make_parts(
             Ledger(settings.ledger_url),
             ArtifactStore(settings.artifact_store_url),
             clock=clock,
+            monotonic=lambda: clock.now.timestamp(),
+            sleep=clock.forward,
             new_id=lambda: str(uuid.UUID(int=next(numbers))),
             jitter=lambda: 0.5,
         )

@@ -55,6 +55,7 @@ class Trial:
         self.journal: list[tuple[str, Any]] = []
         self.on_dispatch: Callable[[list[RunTicket]], None] = lambda _: None
         self.logs: list[Any] = []
+        self.depth = 0
 
     def listen(self, consumer: str = "one") -> None:
         streams = self.join(consumer, self.parts.settings.streams, now=False)
@@ -70,7 +71,7 @@ class Trial:
         streams.read_new = read_new
         self.stop.clear()
         with capture_logs() as self.logs:
-            Listener(streams, self.parts, self._dispatch, self.stop).run()
+            Listener(streams, self.parts, self._dispatch, lambda: self.depth, self.stop).run()
 
     def _dispatch(self, tickets: Any) -> None:
         self.journal.append(("dispatch", list(tickets)))
@@ -627,3 +628,102 @@ def test_an_unavailable_redis_does_not_keep_the_listener_from_stopping(
     trial.listen()
     assert [line["on"] for line in trial.said("stopped_while_waiting")] == ["stream"]
     assert len(trial.said("listener_stopped")) == 1
+
+
+def test_above_the_high_water_mark_the_listener_reads_nothing_until_the_low_one(
+    make_trial: Any, make_scan: Any, rows: Any
+) -> None:
+    trial = make_trial(reports_high_water=100, reports_low_water=20)
+    trial.depth = 100
+    depths = iter([99, 21, 20])
+    seen: list[int] = []
+
+    def work(_: int) -> None:
+        seen.append(len(rows(trial.parts, "events")))
+        trial.depth = next(depths)
+
+    trial.stop.on_wait = work
+    trial.add(make_scan())
+    trial.listen()
+    assert seen == [0, 0, 0]
+    assert len(trial.dispatched) == 1
+    assert len(trial.said("intake_paused")) == len(trial.said("intake_resumed")) == 1
+
+
+def test_what_was_recorded_before_a_pause_is_acknowledged_during_it(
+    make_trial: Any, make_scan: Any
+) -> None:
+    trial = make_trial(batch_entries=1, reports_high_water=4, reports_low_water=1)
+    pending: list[int] = []
+
+    def work(_: int) -> None:
+        pending.append(trial.pending())
+        trial.depth = 0
+
+    def fill(_: Any) -> None:
+        trial.depth = 4
+
+    trial.on_dispatch = fill
+    trial.stop.on_wait = work
+    trial.add(make_scan(1))
+    trial.add(make_scan(2))
+    trial.listen()
+    assert pending == [0, 0]
+    assert len(trial.dispatched) == 2
+
+
+def test_a_pause_can_be_ended_by_a_stop(make_trial: Any, make_scan: Any) -> None:
+    trial = make_trial()
+    trial.depth = 10_000
+    trial.stop.on_wait = lambda _: trial.stop.set()
+    trial.add(make_scan())
+    trial.listen()
+    assert trial.dispatched == []
+    assert trial.said("listener_stopped")
+
+
+def test_operators_are_told_of_entries_that_were_trimmed_unread(
+    trial: Trial, make_scan: Any, rows: Any, subscribe: Any, published: list[Any]
+) -> None:
+    subscribe(trial.parts, "operator", events=("operator.alert",))
+    entry_id = trial.add(make_scan())
+    trial.give()
+    trial.client.xtrim(STREAM, maxlen=0)
+    trial.listen()
+    (alert,) = trial.said("operator_alert")
+    assert (alert["kind"], alert["concerned"]) == ("entries_trimmed", [entry_id])
+    (delivery,) = rows(trial.parts, "deliveries")
+    assert [(row[0], row[1]) for row in published] == [(delivery["delivery_id"], 1)]
+
+
+def test_housekeeping_that_fails_does_not_stop_the_intake(
+    make_trial: Any, make_scan: Any, clock: Any
+) -> None:
+    trial = make_trial(batch_entries=1, housekeeping_s=10)  # the in-process server has no scripts
+    trial.add(make_scan(1))
+    trial.add(make_scan(2))
+    trial.on_dispatch = lambda _: clock.forward(11)
+    trial.listen()
+    assert len(trial.dispatched) == 2
+    assert len(trial.said("housekeeping_failed")) == 2
+    assert trial.said("stream_lost") == []
+
+
+def test_a_repeat_with_other_content_is_said_and_the_first_word_stands(
+    trial: Trial, make_scan: Any, rows: Any
+) -> None:
+    trial.add(make_scan(1))
+    trial.add(make_scan(1))
+    trial.add(make_scan(1, page_count=9))
+    trial.listen()
+    (event,) = rows(trial.parts, "events")
+    assert event["seen"] == 3
+    assert [line["event_pk"] for line in trial.said("repeat_differs")] == [event["event_pk"]]
+
+
+def test_no_scanner_can_publish_an_operators_alert(trial: Trial, rows: Any) -> None:
+    trial.add(b"{}", type="operator.alert")
+    trial.listen()
+    (event,) = rows(trial.parts, "events")
+    assert event["outcome"] == "dead"
+    assert "'operator.alert' is not one of" in event["reason"]

@@ -10,7 +10,7 @@ import pytest
 
 from compliance.assess import Bounds, assess
 from compliance.rules import load_pack
-from schemas.events import EventType
+from schemas.events import PUBLISHED, EventType
 from schemas.notifications import ArtifactLink
 from schemas.reports import CookieRef, Drift, Finding, HistoryPoint, Report, Severity
 from schemas.runs import FrozenInputs, Run, RunState
@@ -275,7 +275,7 @@ def test_a_scan_that_cannot_be_judged_is_told_with_its_reason() -> None:
     assert len(notification.summary.encode()) <= MAX_TEXT_BYTES
 
 
-@pytest.mark.parametrize("kind", [kind for kind in EventType if kind != EventType.SCAN_COMPLETED])
+@pytest.mark.parametrize("kind", [kind for kind in PUBLISHED if kind != EventType.SCAN_COMPLETED])
 def test_every_event_a_scanner_makes_is_told_as_it_came(kind: EventType) -> None:
     data = b'{"scan_id":"scan-7","error":"DNS","n":3}'
     (notification,) = derive_from_event(run(event_type=kind, data=data))

@@ -138,6 +138,7 @@ def test_scheduled_tasks_are_what_workers_hold_and_beats_schedule(
         "get-task-statistics",
         "cleanup-old-notifications",
         "cleanup-old-reports",
+        "sweep-leftovers",
     }
     registered = set(get_celery_monitor().get_registered_tasks())
     assert {entry["task"] for entry in found["beat"].values()} <= registered

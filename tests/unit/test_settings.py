@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -127,6 +128,23 @@ def test_a_bad_value_is_refused_with_its_variable(
     monkeypatch.setenv(name, value)
     with pytest.raises(InvalidSettings, match="^settings: " + place):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"task_soft_time_limit_s": 300}, "SOFT_TIME_LIMIT_S .300. must be below"),
+        ({"task_time_limit_s": 600}, "SCANHERALD_VISIBILITY_TIMEOUT_S"),
+        ({"retry_max_s": 600}, "SCANHERALD_RETRY_MAX_S"),
+        ({"delivery_lease_s": 299}, "at most SCANHERALD_DELIVERY_LEASE_S .299"),
+        ({"reports_low_water": 1000}, "SCANHERALD_REPORTS_HIGH_WATER"),
+    ],
+)
+def test_numbers_that_would_lose_or_repeat_work_together_are_refused(
+    settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidSettings, match=words):
+        load_settings(**settings)
 
 
 def test_every_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

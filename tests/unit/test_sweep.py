@@ -108,7 +108,8 @@ def test_after_the_cap_a_run_is_dead_with_its_last_error_and_an_alert(
     clock.forward(901)
     with capture_logs() as logs:
         assert sweep_once(parts) == {**NOTHING, "dead": 1}
-    assert [line["run_id"] for line in logs if line["log_level"] == "error"] == [ticket.run_id]
+    assert [line["run_id"] for line in logs if line["event"] == "run_dead"] == [ticket.run_id]
+    assert [line["kind"] for line in logs if line["event"] == "operator_alert"] == ["runs_dead"]
     (run,), (event,) = rows(parts, "runs"), rows(parts, "events")
     assert (run["state"], event["outcome"]) == ("dead", "dead")
     assert event["reason"].startswith("gave up after 3 attempts: ")
@@ -245,3 +246,75 @@ def test_a_bug_in_publishing_stays_loud(
     clock.forward(61)
     with pytest.raises(RuntimeError, match="ours"):
         sweep_once(parts)
+
+
+def test_operators_who_ask_for_alerts_are_told_of_dead_runs_once_an_hour(
+    make_parts: Callable[..., Any],
+    record: Any,
+    make_scan: Any,
+    rows: Any,
+    clock: Any,
+    subscribe: Any,
+    dispatched: list[RunTicket],
+    published: list[Any],
+) -> None:
+    parts = make_parts(run_max_attempts=1)
+    subscribe(parts, "operator", events=("operator.alert",))
+    subscribe(parts, "officer")
+    for number in (1, 2, 3):
+        ticket = record(parts, make_scan(number))
+        begin(parts, ticket.run_id)
+        clock.forward(61 if number < 3 else 3600)
+        assert sweep_once(parts)["dead"] == 1
+    alerts = rows(parts, "deliveries")
+    assert [row["subscriber_id"] for row in alerts] == ["operator", "operator"]
+    assert len({row["event_key"] for row in alerts}) == 2, "one for each hour"
+    assert {row["delivery_id"] for row in alerts} == {row[0] for row in published}
+
+
+@pytest.mark.parametrize("full", ["reports", "notifications"])
+def test_a_queue_that_is_deep_already_is_given_no_more(
+    parts: Any,
+    record: Any,
+    make_scan: Any,
+    subscribe: Any,
+    clock: Any,
+    rows: Any,
+    dispatched: list[RunTicket],
+    published: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    full: str,
+) -> None:
+    depth = {"reports": 0, "notifications": 0}
+    monkeypatch.setattr(sweeping, "queue_depth", lambda name: depth[name])
+    subscribe(parts)
+    record(parts, make_scan())
+    event = record(parts, b'{"error":"DNS"}', type="scan.failed")
+    settle(parts, event.run_id, 1)
+    clock.forward(61)
+    depth[full] = parts.settings.reports_high_water
+    found = sweep_once(parts)
+    assert (found["runs"], found["deliveries"]) == ((0, 1) if full == "reports" else (1, 0))
+    depth[full] -= 1
+    found = sweep_once(parts)
+    assert (found["runs"], found["deliveries"]) == ((1, 0) if full == "reports" else (0, 1))
+
+
+def test_a_broker_that_cannot_be_asked_costs_no_run_an_attempt(
+    parts: Any,
+    record: Any,
+    make_scan: Any,
+    clock: Any,
+    rows: Any,
+    dispatched: list[RunTicket],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(name: str) -> int:
+        raise BrokerUnavailable("broker: refused")
+
+    record(parts, make_scan())
+    clock.forward(61)
+    monkeypatch.setattr(sweeping, "queue_depth", away)
+    assert sweep_once(parts) == NOTHING
+    assert [row["attempt"] for row in rows(parts, "runs")] == [1]
+    assert dispatched == []
