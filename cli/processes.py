@@ -7,9 +7,19 @@ import signal
 import socket
 import threading
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from schemas import crash_points
+from schemas.errors import LedgerUnavailable
 from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from store.ledger import Ledger
+
+log = structlog.get_logger("processes")
 
 
 def run_listener(settings: Settings) -> None:
@@ -30,7 +40,6 @@ def run_listener(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     parts = wiring.current()
-    parts.ledger.migrate()
     _ = parts.run_defaults  # an unknown rule pack is told now, not at the first scan
     streams = EventStreams(
         settings.redis_url,
@@ -61,10 +70,12 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     from tasks import app, wiring
     from tasks.app import QUEUES
+    from tasks.logs import configure_logs
 
+    configure_logs(settings)
     crash_points.arm(settings.crash_dir)
     wiring.use(settings)
-    wiring.current().ledger.migrate()
+    _migrate_patiently(wiring.current().ledger)
     wiring.current().close()
     arguments = [
         "worker",
@@ -85,6 +96,20 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
         if value is not None
     ]
     app.worker_main(arguments)
+
+
+def _migrate_patiently(ledger: Ledger) -> None:
+    """Wait for a ledger that is away, as for a broker; say so once."""
+
+    def say_once(state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            log.warning("ledger_unavailable", error=str(state.outcome.exception()))
+
+    Retrying(
+        retry=retry_if_exception_type(LedgerUnavailable),
+        wait=wait_random_exponential(multiplier=0.2, max=10),
+        before_sleep=say_once,
+    )(ledger.migrate)
 
 
 def run_beat(settings: Settings) -> None:

@@ -34,7 +34,7 @@ from schemas.errors import BrokerUnavailable, LedgerUnavailable, StreamUnavailab
 from schemas.runs import DeadEntry, Entry, RunTicket
 from store import events, runs
 from store.deliveries import DeliveryTicket
-from tasks.alerts import alert_trimmed
+from tasks.alerts import alert_dead_letters
 from tasks.notifications import start_deliveries
 from tasks.wiring import Wiring
 
@@ -73,7 +73,9 @@ class Listener:
         self._dispatch = dispatch
         self._stop = stop
         self._to_ack: list[Entry] = []
-        self._count = parts.settings.batch_entries
+        # One entry first, whatever it weighs: killed for memory by a batch of large ones, the
+        # next start must not read the same batch.  The first batch's bytes tell how to go on.
+        self._count = 1
         self._next_claim = parts.monotonic()
         self._next_housekeeping = parts.monotonic() + parts.settings.housekeeping_s
         self._backpressure = Backpressure(
@@ -86,8 +88,9 @@ class Listener:
     def run(self) -> None:
         """Consume until ``stop`` is set; then finish the batch in hand and acknowledge it.
 
-        A Redis that is away is waited for, with jitter, and reported once.
+        A ledger or a Redis that is away is waited for, with jitter, and reported once.
         """
+        self._patiently("ledger", self._parts.ledger.migrate)
         log.info(
             "listener_started", streams=list(self._streams.streams), consumer=self._streams.consumer
         )
@@ -107,13 +110,17 @@ class Listener:
         self._streams.ensure_groups()
         self._acknowledge()
         after: dict[str, str] = {}
+        suspects: list[Entry] = []
         while not self._stop.is_set():
             entries = self._streams.read_own_pending(after, self._count)
             if not entries:
-                return
+                break
             for entry in entries:
                 after[entry.stream] = entry.entry_id
-            self._take_with_care(entries)
+            suspects += self._take_unsuspected(entries)
+            self._acknowledge()
+        for entry in suspects:  # last: one that kills us must not hold up the others
+            self._take_suspect(entry)
             self._acknowledge()
 
     def _turn(self) -> None:
@@ -128,7 +135,8 @@ class Listener:
             self._next_claim = self._parts.monotonic() + self._settings.claim_idle_ms / 2000
             if idle:
                 log.info("entries_claimed", entries=len(idle))
-                self._take_with_care(idle)
+                for entry in self._take_unsuspected(idle):
+                    self._take_suspect(entry)
         entries = self._streams.read_new(self._count, self._to_ack)
         self._to_ack = []
         if entries:
@@ -172,8 +180,8 @@ class Listener:
         )
         self._start(recorded.tickets)
 
-    def _take_with_care(self, entries: Sequence[Entry]) -> None:
-        """Take entries that came back: one that came back often is taken alone.
+    def _take_unsuspected(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Take entries that came back; returns those that came back often, to be taken alone.
 
         Deliveries rise in an outage too, so a count alone condemns nobody.
         """
@@ -185,8 +193,7 @@ class Listener:
         others = [entry for entry in entries if entry not in suspects]
         if others:
             self._take(others)
-        for entry in suspects:
-            self._take_suspect(entry)
+        return suspects
 
     def _take_suspect(self, entry: Entry) -> None:
         """Bury first, then look: if looking kills this process, the entry is dead already.
@@ -205,6 +212,7 @@ class Listener:
         log.warning("suspect_taken", stream=entry.stream, entry_id=entry.entry_id, look=look)
         if look > LOOKS:
             self._to_ack.append(entry)
+            self._patiently("ledger", lambda: self._alert(DeadEntry(entry, reason)))
             return
         self._take_alone(entry, exhume=True)
 
@@ -218,6 +226,7 @@ class Listener:
             reason = f"the ledger refuses it: {type(error).__name__}"
             if self._patiently("ledger", lambda: self._bury(entry, reason)) is not None:
                 self._to_ack.append(entry)
+                self._patiently("ledger", lambda: self._alert(DeadEntry(entry, reason)))
             return
         if recorded is not None:
             self._to_ack.append(entry)
@@ -238,8 +247,7 @@ class Listener:
                 for letter in dead
                 if letter.entry.fields or not events.is_known(connection, letter.entry)
             ]
-            trimmed = [letter.entry.entry_id for letter in dead if not letter.entry.fields]
-            alerts = alert_trimmed(connection, self._parts, trimmed)
+            alerts = alert_dead_letters(connection, self._parts, dead)
             recorded = events.record_batch(
                 connection,
                 decoded,
@@ -264,6 +272,11 @@ class Listener:
     def _bury(self, entry: Entry, reason: str) -> int:
         with self._parts.ledger.write() as connection:
             return events.bury(connection, DeadEntry(entry, reason), self._parts.clock())
+
+    def _alert(self, letter: DeadEntry) -> None:
+        with self._parts.ledger.write() as connection:
+            alerts = alert_dead_letters(connection, self._parts, [letter])
+        self._send(alerts)
 
     def _start(self, tickets: Sequence[RunTicket]) -> None:
         """Dispatch what was recorded.  What cannot be is left to the sweep, with a warning."""

@@ -7,6 +7,7 @@ holds the hour, so that a thousand failures of one kind wake somebody once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import structlog
@@ -15,6 +16,7 @@ from sqlalchemy import Connection
 from schemas.events import EventType
 from schemas.notifications import Fact, Notification
 from schemas.reports import Severity
+from schemas.runs import DeadEntry
 from store.deliveries import DeliveryTicket
 from tasks.derive import MAX_TEXT_BYTES, whole
 from tasks.telling import plan
@@ -39,18 +41,28 @@ def alert_dead_runs(connection: Connection, parts: Wiring, dead: list[str]) -> l
     )
 
 
-def alert_trimmed(
-    connection: Connection, parts: Wiring, entry_ids: list[str]
+def alert_dead_letters(
+    connection: Connection, parts: Wiring, dead: Sequence[DeadEntry]
 ) -> list[DeliveryTicket]:
-    """Entries lost their content in Redis before they were read."""
+    """Entries were set aside: trimmed in Redis before they were read, or against the contract."""
+    trimmed = [letter.entry.entry_id for letter in dead if not letter.entry.fields]
+    refused = [letter.entry.entry_id for letter in dead if letter.entry.fields]
     return _alert(
         connection,
         parts,
         kind="entries_trimmed",
-        concerned=entry_ids,
-        title=f"{len(entry_ids)} entries were trimmed before they were read",
+        concerned=trimmed,
+        title=f"{len(trimmed)} entries were trimmed before they were read",
         summary="Somebody trimmed or deleted entries that were pending; their content is gone. "
         "Publish them again, and leave trimming to the listener. See `scanherald dead-letters`.",
+    ) + _alert(
+        connection,
+        parts,
+        kind="entries_refused",
+        concerned=refused,
+        title=f"{len(refused)} entries were set aside as dead letters",
+        summary="They break the event contract, or broke the listener. "
+        "`scanherald dead-letters` says why, one by one.",
     )
 
 

@@ -120,7 +120,25 @@ def break_ledger(parts: Any, should_fail: Callable[[], bool]) -> None:
         with real() as connection:
             yield connection
 
+    parts.ledger.migrate = lambda: None
     parts.ledger.write = write
+
+
+def test_a_ledger_that_is_away_at_the_start_is_waited_for_before_anything_is_read(
+    trial: Trial, make_scan: Any, rows: Any
+) -> None:
+    tries = iter([LedgerUnavailable("ledger: starting up")] * 3)
+
+    def migrate() -> None:
+        for error in tries:
+            raise error
+
+    trial.parts.ledger.migrate = migrate
+    trial.add(make_scan())
+    trial.stop.on_wait = lambda _: trial.journal.append(("wait", trial.client.exists(STREAM)))
+    trial.listen()
+    assert [what for what, _ in trial.journal] == ["wait"] * 3 + ["read", "dispatch", "read"]
+    assert len(trial.said("ledger_unavailable")) == len(trial.said("ledger_back")) == 1
 
 
 def test_a_published_scan_is_recorded_dispatched_and_acknowledged(
@@ -577,14 +595,18 @@ def test_the_count_adapts_to_the_bytes_of_the_last_batch(make_trial: Any) -> Non
         data = json.dumps({"scan_id": f"s{number}", "pad": "x" * size}).encode()
         trial.add(data, type="scan.failed")
 
-    for number in range(8):
+    for number in range(2):
+        add(number, 200)
+    for number in range(2, 8):
         add(number, 1000)
     for number in range(8, 12):
         add(number, 1)
     trial.listen()
     counts = [count for what, count in trial.journal if what == "read"]
-    assert counts[:2] == [8, 1], "eight entries of 1 kB exceed 2 kB: one at a time"
-    assert counts[-1] > counts[1], "small entries raise it again"
+    assert counts[0] == 1, "nothing is known of their weight: one first"
+    assert counts[1] > 4, "small entries raise it"
+    assert counts[2] == 2, "entries of 1 kB fill 2 kB: few at a time"
+    assert counts[-1] > counts[2], "small entries raise it again"
     assert max(counts) <= 8
     assert len(trial.dispatched) == 12
 
@@ -691,6 +713,7 @@ def test_operators_are_told_of_entries_that_were_trimmed_unread(
     trial.client.xtrim(STREAM, maxlen=0)
     trial.listen()
     (alert,) = trial.said("operator_alert")
+    assert trial.said("entry_dead")
     assert (alert["kind"], alert["concerned"]) == ("entries_trimmed", [entry_id])
     (delivery,) = rows(trial.parts, "deliveries")
     assert [(row[0], row[1]) for row in published] == [(delivery["delivery_id"], 1)]
