@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cli import deadletters, records, runs, subscribers
+from cli import audit, deadletters, records, runs, subscribers
 from cli.output import cell
 from schemas.errors import PermanentError, ScanheraldError
 from schemas.settings import load_settings
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("reports")(records.reports_command)
 app.command("deliveries")(records.deliveries_command)
+app.command("audit", epilog="Example: scanherald audit --since 24h --json")(audit.audit_command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(subscribers.app, name="subscribers")
 app.add_typer(deadletters.app, name="dead-letters")

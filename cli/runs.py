@@ -109,7 +109,8 @@ def _retry(parts: Wiring, run_ids: list[str]) -> list[str]:
 
     now = parts.clock()
     with parts.ledger.write() as connection:
-        tickets = revive(connection, run_ids, now, dispatch_by=now + timedelta(seconds=60))
+        grace = timedelta(seconds=parts.settings.starting_grace_s)
+        tickets = revive(connection, run_ids, now, dispatch_by=now + grace)
     dispatch(tickets)
     deadline = parts.clock() + timedelta(seconds=parts.settings.run_deadline_s)
     with parts.ledger.write() as connection:

@@ -296,7 +296,7 @@ class _SinkHandler(BaseHTTPRequestHandler):
         )
         self._say(self.server.take(request))
 
-    do_GET = do_POST
+    do_GET = do_PUT = do_POST
 
     def _say(self, answer: SinkAnswer) -> None:
         self.server.closing.wait(answer.delay_s)

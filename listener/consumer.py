@@ -48,9 +48,6 @@ CLOSED_PAUSE_S = 0.2
 LOOKS = 3
 """How often a suspect is looked at alone before it is left dead."""
 
-DISPATCH_GRACE_S = 60.0
-"""How long after RECORD the sweep leaves a run to the listener that recorded it."""
-
 
 class Listener:
     """One consumer.
@@ -254,7 +251,7 @@ class Listener:
                 dead,
                 defaults=self._parts.run_defaults,
                 now=now,
-                dispatch_by=now + timedelta(seconds=DISPATCH_GRACE_S),
+                dispatch_by=now + timedelta(seconds=self._settings.starting_grace_s),
                 new_id=self._parts.new_id,
             )
             crash_here(CrashPoint.LISTENER_COMMITTING)

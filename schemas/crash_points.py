@@ -60,7 +60,7 @@ class CrashPoint(StrEnum):
 
 
 _folder: Path | None = None
-_passes: Counter[CrashPoint] = Counter()
+_passes: Counter[str] = Counter()
 
 
 def arm(folder: Path | None) -> None:
@@ -70,13 +70,29 @@ def arm(folder: Path | None) -> None:
     _passes.clear()
 
 
-def crash_here(point: CrashPoint) -> None:
+def crash_here(point: str) -> None:
     """Die if somebody laid a token for ``point``."""
-    if _folder is not None:
-        _crash(_folder, point)
+    if take_token(point):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def lay_token(folder: Path, point: CrashPoint, number: int = 1, *, skip: int = 0) -> None:
+def take_token(point: str) -> bool:
+    """Use up a token for ``point``, if there is one for this process's pass."""
+    if _folder is None:
+        return False
+    _passes[point] += 1
+    for token in sorted(_folder.glob(f"{point}.*.[0-9]*")):
+        try:
+            if _passes[point] <= int(token.read_text()):
+                continue
+            token.rename(_folder / FIRED / f"{token.name}.{os.getpid()}")
+        except FileNotFoundError:
+            continue  # another process took it
+        return True
+    return False
+
+
+def lay_token(folder: Path, point: str, number: int = 1, *, skip: int = 0) -> None:
     """Let ``number`` processes die at ``point``, each at its pass ``skip`` + 1."""
     (folder / FIRED).mkdir(parents=True, exist_ok=True)
     for count in range(number):
@@ -86,18 +102,6 @@ def lay_token(folder: Path, point: CrashPoint, number: int = 1, *, skip: int = 0
         whole.rename(token)  # no process meets half a token
 
 
-def fired(folder: Path, point: CrashPoint) -> int:
+def fired(folder: Path, point: str) -> int:
     """How many processes died at ``point``."""
     return len(list((folder / FIRED).glob(f"{point}.*")))
-
-
-def _crash(folder: Path, point: CrashPoint) -> None:
-    _passes[point] += 1
-    for token in sorted(folder.glob(f"{point}.*.[0-9]*")):
-        try:
-            if _passes[point] <= int(token.read_text()):
-                continue
-            token.rename(folder / FIRED / f"{token.name}.{os.getpid()}")
-        except FileNotFoundError:
-            continue  # another process took it
-        os.kill(os.getpid(), signal.SIGKILL)

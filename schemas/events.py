@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from schemas.errors import InvalidEvent, TooLarge, UnknownEventType
-from schemas.scans import NO_CONTROLS, Scan, decode_scan, explain
+from schemas.scans import NO_CONTROLS, Scan, decode_scan, explain, not_json
 
 
 class EventType(StrEnum):
@@ -123,7 +123,25 @@ def decode_entry(fields: Mapping[bytes, bytes], *, max_bytes: int) -> Event:
             f"the entry has {size:,} bytes, the limit is {max_bytes:,} "
             "(SCANHERALD_MAX_ENTRY_BYTES); send a `dataref` instead of `data`"
         )
-    return _event(_structured_mode(fields) if b"event" in fields else _binary_mode(fields))
+    cloud = _structured_mode(fields) if b"event" in fields else _binary_mode(fields)
+    data = bytes(cloud.data).strip()
+    if data == b"null":  # CloudEvents lets a producer say so for "no data"
+        data = b""
+    if not data and not cloud.dataref:
+        raise InvalidEvent(_nothing_to_read(fields))
+    return _event(cloud, data)
+
+
+def _nothing_to_read(fields: Mapping[bytes, bytes]) -> str:
+    """Why an entry has no data for us, in terms of what it does have."""
+    if b"data_base64" in fields or b'"data_base64"' in fields.get(b"event", b""):
+        return "`data_base64` is not read; send `data`, a JSON object"
+    if b"event" in fields and (b"data" in fields or b"dataref" in fields):
+        return (
+            "field `event` has neither `data` nor `dataref` in it, and where it stands all other "
+            "fields are ignored; put `data` into it, or leave `event` out"
+        )
+    return "the entry has neither `data` nor `dataref`; send one of them"
 
 
 def _structured_mode(fields: Mapping[bytes, bytes]) -> CloudEvent:
@@ -132,7 +150,8 @@ def _structured_mode(fields: Mapping[bytes, bytes]) -> CloudEvent:
     except msgspec.ValidationError as error:
         raise InvalidEvent(f"field `event`: {explain(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidEvent(f"field `event` is not JSON in UTF-8: {error}") from error
+        why = not_json(fields[b"event"], error)
+        raise InvalidEvent(f"field `event` is not JSON in UTF-8: {why}") from error
     except RecursionError as error:
         raise InvalidEvent("field `event` is nested too deeply") from error
 
@@ -154,18 +173,13 @@ def _binary_mode(fields: Mapping[bytes, bytes]) -> CloudEvent:
         raise InvalidEvent(f"entry: {explain(error)}") from error
 
 
-def _event(cloud: CloudEvent) -> Event:
+def _event(cloud: CloudEvent, data: bytes) -> Event:
     try:
         kind = published_type(cloud.type)
     except ValueError as error:
         raise UnknownEventType(f"type {error}") from error
     if cloud.specversion not in ("1.0", ""):
         raise InvalidEvent(f"specversion {cloud.specversion!r} is not supported; send 1.0")
-    data = bytes(cloud.data).strip()
-    if data == b"null":  # CloudEvents lets a producer say so for "no data"
-        data = b""
-    if not data and not cloud.dataref:
-        raise InvalidEvent("the entry has neither `data` nor `dataref`; send one of them")
     scan = decode_scan(data) if data and kind is EventType.SCAN_COMPLETED else None
     details = EventData() if scan or not data else decode_data(data)
     return Event(
@@ -190,7 +204,7 @@ def decode_data(data: bytes) -> EventData:
     except msgspec.ValidationError as error:
         raise InvalidEvent(f"`data`: {explain(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidEvent(f"`data` is not JSON in UTF-8: {error}") from error
+        raise InvalidEvent(f"`data` is not JSON in UTF-8: {not_json(data, error)}") from error
     except RecursionError as error:
         raise InvalidEvent("`data` is nested too deeply") from error
 

@@ -7,6 +7,7 @@ sent is lost.  ``null`` always means that the source did not say.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -116,7 +117,7 @@ def decode_scan(data: bytes) -> Scan:
     except msgspec.ValidationError as error:
         raise InvalidEvent(f"scan result: {explain(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidEvent(f"scan result is not JSON in UTF-8: {error}") from error
+        raise InvalidEvent(f"scan result is not JSON in UTF-8: {not_json(data, error)}") from error
     except RecursionError as error:
         raise InvalidEvent("scan result is nested too deeply") from error
     except OverflowError as error:
@@ -129,6 +130,32 @@ def decode_scan(data: bytes) -> Scan:
 def explain(error: msgspec.ValidationError) -> str:
     """Say in words, for a dead letter, what the decoder said with our pattern."""
     return str(error).replace(f"matching regex {NO_CONTROLS!r}", "without control characters")
+
+
+_USUAL_FAULTS = (
+    (re.compile(rb"\A\xef\xbb\xbf"), "it starts with a byte order mark; leave that out"),
+    (re.compile(rb"\A(\xff\xfe|\xfe\xff)"), "it looks like UTF-16"),
+    (re.compile(rb"[:,\[]\s*-?(NaN|Infinity)"), "NaN and Infinity are not JSON; send null"),
+    (
+        re.compile(
+            rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+            rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+        ),
+        "half of a surrogate pair, such as \\ud800, is no character",
+    ),
+)
+"""What scanners get wrong, by its look.  Only asked of what the decoder has refused."""
+
+LOOKED_THROUGH = 1024 * 1024
+"""Bytes looked through for a usual fault: a refused entry must not cost more than a sound one."""
+
+
+def not_json(data: bytes, error: Exception) -> str:
+    """Say in words, for a dead letter, why the decoder could not read ``data``."""
+    for look, meaning in _USUAL_FAULTS:
+        if look.search(data, 0, LOOKED_THROUGH):
+            return f"{error} ({meaning})"
+    return str(error)
 
 
 def cut(text: str, limit: int) -> str:

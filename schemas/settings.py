@@ -165,6 +165,12 @@ class Settings(BaseSettings):
     run_deadline_s: float = Field(
         900.0, gt=0, description="A run not settled by then is dispatched again, s."
     )
+    starting_grace_s: float = Field(
+        60.0,
+        gt=0,
+        description="How long recorded work is left to the message that starts it before the sweep "
+        "publishes it again, s.",
+    )
     run_max_attempts: int = Field(5, ge=1, description="Dispatches of a run before it is dead.")
     render_max_tries: int = Field(
         4, ge=1, description="Starts of one format in one run before it is given up as poison."

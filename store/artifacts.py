@@ -1,14 +1,28 @@
 """The artifact store: rendered reports, in a folder or on S3, GCS or Azure.
 
 ``obstore`` puts whole objects: a reader sees the old artifact or the new one,
-never half of one, also when the writer is killed.
+never half of one, also when the writer is killed.  In a folder a killed writer
+leaves its unfinished file behind, which ``sweep_leftovers`` removes; elsewhere
+it leaves nothing, because an artifact is one request, never a multipart upload.
+
+When ``put`` returns, the artifact is on disk: the ledger says ``ready`` on the
+strength of it, and would be wrong after a power failure otherwise.  The library
+does not sync, so the folder store does, after the rename: 1.1 ms more than the
+0.3 ms of an unsynced put of 100 KB.  Power lost between the two, the ledger does
+not say ``ready`` yet, and the artifact is rendered again.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -16,6 +30,17 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from schemas.errors import ArtifactsUnavailable, InvalidSettings, NotFound
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
+FEW_RETRIES: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=15)}
+"""Our own retries, which the ledger knows of, decide; left alone, the library tries for three
+minutes.  Its own limits of a request are 5 s to connect and 30 s in all (``AWS_TIMEOUT`` and so
+on in the environment), so one call ends within a minute, far below a task's soft limit."""
+
+LEFTOVER = re.compile(r".+#[0-9]+")
+"""The name under which the library writes before it renames; it refuses keys that look so."""
 
 
 class ArtifactStore:
@@ -30,9 +55,14 @@ class ArtifactStore:
         self._opened: ObjectStore | None = None
 
     def put(self, key: str, data: bytes) -> None:
-        """Store atomically; a repeat replaces.  Raises ArtifactsUnavailable."""
-        with _translated(key):
-            obstore.put(self._store(), key, data)
+        """Store atomically and durably; a repeat replaces.  Raises ArtifactsUnavailable."""
+        try:
+            with _translated(key):
+                obstore.put(self._store(), key, data, use_multipart=False)
+                if (folder := self.folder) is not None:
+                    _sync_up_to(folder, folder / key.lstrip("/"))
+        except NotFound as error:  # no such bucket, or somebody took the folder away just now
+            raise ArtifactsUnavailable(f"artifact {key}: {_said(error.__cause__)}") from error
 
     def get(self, key: str) -> bytes:
         """Read whole.  Raises NotFound, ArtifactsUnavailable."""
@@ -47,11 +77,33 @@ class ArtifactStore:
         except NotFound:
             return
 
+    def sweep_leftovers(self, older_than: datetime) -> int:
+        """Delete what killed puts left in a folder and return how many; 0 for any other store.
+
+        Only files last written before ``older_than``: a younger one may belong
+        to a put under way.  The library's own listing hides them, so the folder
+        is walked.  Raises ArtifactsUnavailable.
+        """
+        self._store()  # refuses a bad URL, makes a missing folder
+        folder = self.folder
+        if folder is None:
+            return 0
+        try:
+            return sum(_delete_if_older(path, older_than) for path in _leftovers(folder))
+        except OSError as error:
+            raise ArtifactsUnavailable(f"artifact folder {folder}: {_said(error)}") from error
+
+    @property
+    def folder(self) -> Path | None:
+        """Where a folder store lies; None for any other."""
+        parts = urlsplit(self.url)
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
     def uri(self, key: str) -> str:
         """Where a person or program finds the artifact: a path for a folder, else a URI."""
+        if self.folder is not None:
+            return str(self.folder / key)
         parts = urlsplit(self.url)
-        if parts.scheme == "file":
-            return str(Path(unquote(parts.path)) / key)
         bucket = parts.netloc.rpartition("@")[2]  # a URI is shown, credentials are not
         return f"{parts.scheme}://{bucket}{parts.path.rstrip('/')}/{key}"
 
@@ -65,7 +117,7 @@ def _open(url: str) -> ObjectStore:
     try:
         parts = urlsplit(url)
         if parts.scheme != "file":
-            return from_url(url)
+            return from_url(url, retry_config=FEW_RETRIES)
         if not parts.path:
             raise ValueError("no folder")
     except (BaseError, ValueError):
@@ -74,10 +126,56 @@ def _open(url: str) -> ObjectStore:
             "ARTIFACTS_URL is none of file:///FOLDER, "
             "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX"
         ) from None
+    folder = Path(unquote(parts.path))
     try:
-        return LocalStore(unquote(parts.path), mkdir=True)
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        store = LocalStore(folder, mkdir=True)
+        for path in made:
+            _sync(path.parent)
     except (BaseError, ValueError, OSError) as error:
-        raise ArtifactsUnavailable(f"artifact folder {parts.path}: {_said(error)}") from error
+        raise ArtifactsUnavailable(f"artifact folder {folder}: {_said(error)}") from error
+    return store
+
+
+def _sync_up_to(folder: Path, path: Path) -> None:
+    """Put a new file on disk, and each folder up to ``folder``: any of them may be as new."""
+    for place in (path, *path.parents):
+        _sync(place)
+        if place == folder:
+            return
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # some network file systems know no sync of a folder, and need none
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _leftovers(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder, onerror=_raise):
+        yield from (Path(place, name) for name in names if LEFTOVER.fullmatch(name))
+
+
+def _delete_if_older(path: Path, older_than: datetime) -> bool:
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_mtime >= older_than.timestamp():
+            return False
+        path.unlink()
+    except FileNotFoundError:  # its put has ended just now, or another sweep was faster
+        return False
+    return True
+
+
+def _raise(error: OSError) -> None:
+    """A part of the folder that cannot be read is no empty one, as ``os.walk`` takes it."""
+    raise error
 
 
 @contextmanager
@@ -90,5 +188,7 @@ def _translated(key: str) -> Iterator[None]:
         raise ArtifactsUnavailable(f"artifact {key}: {_said(error)}") from error
 
 
-def _said(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0][:300]
+def _said(error: BaseException | None) -> str:
+    """The library's words in one bounded line, without its dump of inner structures."""
+    said, _, _ = str(error).partition("\n\nDebug source")
+    return " ".join(said.split())[:400]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, select, update
 
 from schemas.runs import DeliveryState
 from store.tables import attempts, deliveries, reports, statistics
@@ -16,34 +16,53 @@ SETTLED = [
 ]
 
 
-def old_reports(
-    connection: Connection, before: datetime, limit: int
-) -> list[tuple[str, str | None]]:
-    """Settled reports last made before then: (report id, artifact key), oldest first."""
-    rows = connection.execute(
+def expire_reports(connection: Connection, before: datetime, limit: int) -> list[tuple[str, str]]:
+    """Retire settled reports last made before then: (report id, artifact key), oldest first.
+
+    Their rows stay, ``expired``, with size and digest: they say that an artifact
+    is gone on purpose.  Until ``forget_artifacts`` they keep its key, so what a
+    killed cleanup left behind is returned by the next one.  A report without an
+    artifact, failed for good, has nothing to retire and stays as it is.
+    """
+    old = connection.execute(
         select(reports.c.report_id, reports.c.artifact_key)
         .where(
-            *_last_made(before),
+            reports.c.created_at < before,
+            func.coalesce(reports.c.ready_at, reports.c.created_at) < before,
+            reports.c.status != "pending",
+            reports.c.artifact_key.is_not(None),
         )
         .order_by(reports.c.created_at)
         .limit(limit)
+        .with_for_update()  # of one that is asked for again just now, one of us waits
+    ).all()
+    connection.execute(
+        update(reports)
+        .where(reports.c.report_id.in_([report_id for report_id, _ in old]))
+        .values(status="expired")
     )
-    return list(rows)
+    return [(report_id, key) for report_id, key in old]
 
 
-def forget_reports(connection: Connection, report_ids: list[str], before: datetime) -> int:
-    """Delete report rows whose artifacts are gone already, but for those made again since."""
-    return connection.execute(
-        delete(reports).where(reports.c.report_id.in_(report_ids), *_last_made(before))
-    ).rowcount
-
-
-def _last_made(before: datetime) -> tuple[ColumnElement[bool], ...]:
+def is_expired(connection: Connection, report_id: str) -> bool:
+    """Whether a report is retired still, and not asked for again since."""
     return (
-        reports.c.created_at < before,
-        func.coalesce(reports.c.ready_at, reports.c.created_at) < before,
-        reports.c.status != "pending",
+        connection.execute(
+            select(reports.c.report_id).where(
+                reports.c.report_id == report_id, reports.c.status == "expired"
+            )
+        ).first()
+        is not None
     )
+
+
+def forget_artifacts(connection: Connection, report_ids: list[str]) -> int:
+    """Note that these expired reports' artifacts are deleted; return how many are."""
+    return connection.execute(
+        update(reports)
+        .where(reports.c.report_id.in_(report_ids), reports.c.status == "expired")
+        .values(artifact_key=None, uri=None)
+    ).rowcount
 
 
 def forget_deliveries(connection: Connection, before: datetime, limit: int) -> int:

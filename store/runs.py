@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, case, desc, func, select, update
+from sqlalchemy import Connection, RowMapping, and_, case, desc, func, select, update
 
 from schemas.errors import NotFound
 from schemas.events import EventType
@@ -144,7 +144,8 @@ def start_rendering(
             "format": name.value,
             "language": run.inputs.language,
         }
-        same_run = reports.c.run_id == run.run_id
+        # one that has expired meanwhile is made again, whichever run had made it
+        same_run = and_(reports.c.run_id == run.run_id, reports.c.status != "expired")
         row = connection.execute(
             insert(connection, reports)
             .values(

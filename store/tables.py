@@ -135,7 +135,7 @@ reports = Table(
     Column("language", String(16), nullable=False),
     Column("run_id", String(36), nullable=False),  # the run that asked last
     Column("tries", Integer, nullable=False),  # starts of rendering within that run
-    Column("status", String(16), nullable=False),  # pending | ready | failed
+    Column("status", String(16), nullable=False),  # pending | ready | failed | expired
     Column("artifact_key", Text),
     Column("uri", Text),
     Column("size_bytes", Integer),

@@ -23,6 +23,7 @@ NOTE_CHORD_ERROR = "scanherald.note_chord_error"
 FETCH_DATA = "scanherald.fetch_data"
 DELIVER = "scanherald.deliver"
 SWEEP = "scanherald.sweep"
+SWEEP_LEFTOVERS = "scanherald.sweep_leftovers"
 
 ROUTES = {
     RENDER_REPORT: {"queue": "reports"},
@@ -124,6 +125,7 @@ app = Celery(
         "tasks.notifications",
         "tasks.sweep",
         "tasks.cleanup",
+        "tasks.leftovers",
         "tasks.monitoring",
         "tasks.task_log",
     ],

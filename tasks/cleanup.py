@@ -10,6 +10,7 @@ import structlog
 from store import retention
 from tasks import wiring
 from tasks.app import app
+from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.cleanup")
 
@@ -18,25 +19,25 @@ BATCH = 200
 
 @app.task(name="cleanup_old_reports")
 def cleanup_old_reports(days: int = 30) -> dict[str, Any]:
-    """Delete reports and artifacts older than ``days``: ``status, days, deleted_count``.
+    """Delete artifacts older than ``days``, and mark their reports ``expired``.
 
-    The artifact goes first: killed in between, a row without an artifact is
-    deleted by the next run, while an artifact without a row would stay for ever.
+    Returns ``status, days, deleted_count``.  The mark comes first, the artifact's
+    deletion second, its key's third, so that a killed cleanup leaves no report
+    ``ready`` without its artifact.  Killed in between, the report is expired and names its
+    key, and the next run deletes what is left.
     """
     parts = wiring.current()
     before = parts.clock() - timedelta(days=_at_least_one(days))
     deleted = 0
     while True:
-        with parts.ledger.read() as connection:
-            batch = retention.old_reports(connection, before, BATCH)
+        with parts.ledger.write() as connection:
+            batch = retention.expire_reports(connection, before, BATCH)
         if not batch:
             break
-        for _, key in batch:
-            if key is not None:
-                parts.artifacts.delete(key)
+        for report_id, key in batch:
+            _delete_artifact(parts, report_id, key)
         with parts.ledger.write() as connection:
-            old = [report_id for report_id, _ in batch]
-            deleted += retention.forget_reports(connection, old, before)
+            deleted += retention.forget_artifacts(connection, [report_id for report_id, _ in batch])
     log.info("reports_cleaned", days=days, deleted=deleted)
     return {"status": "completed", "days": days, "deleted_count": deleted}
 
@@ -61,6 +62,18 @@ def cleanup_old_notifications(days: int = 30) -> dict[str, Any]:
         figures = retention.forget_statistics(connection, before)
     log.info("notifications_cleaned", days=days, deleted=deleted, figures=figures)
     return {"status": "completed", "days": days, "deleted_count": deleted}
+
+
+def _delete_artifact(parts: Wiring, report_id: str, key: str) -> None:
+    """Delete it, unless it is asked for again since: then it may have been made again.
+
+    A report made on demand between this look and the deletion, in the moment
+    before its row says so, loses its artifact; the audit names it.
+    """
+    with parts.ledger.read() as connection:
+        if not retention.is_expired(connection, report_id):
+            return
+    parts.artifacts.delete(key)
 
 
 def _at_least_one(days: int) -> int:

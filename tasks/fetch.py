@@ -35,10 +35,13 @@ from schemas.runs import Run, RunState, RunTicket
 from schemas.scans import decode_scan
 from schemas.settings import Settings
 from store import runs
+from store.deliveries import DeliveryTicket
 from store.events import store_fetched_scan
 from tasks import wiring
+from tasks.alerts import alert_dead_runs
 from tasks.app import FETCH_DATA, app
 from tasks.chords import dispatch
+from tasks.notifications import start_deliveries
 from tasks.retrying import retry_soon
 from tasks.wiring import Wiring
 
@@ -134,10 +137,12 @@ def _fetch_object(dataref: str, settings: Settings) -> bytes:
             "dataref: the bucket is not one of the allowed ones (SCANHERALD_DATAREF_BUCKETS)"
         )
     try:
-        bucket = obstore.store.from_url(place)
-        if obstore.head(bucket, key)["size"] > settings.max_entry_bytes:
+        # one try of at most 30 s, the library's limit: our own retries decide what follows
+        bucket = obstore.store.from_url(place, retry_config={"max_retries": 0})
+        found = obstore.get(bucket, key)  # the answer's head; its body follows on demand
+        if found.meta["size"] > settings.max_entry_bytes:
             raise _too_large(settings)
-        return bytes(obstore.get(bucket, key).bytes())
+        return bytes(found.bytes())
     except (FileNotFoundError, NotFoundError) as error:
         raise InvalidEvent(f"dataref: no object {key} in {parts.netloc}") from error
     except (BaseError, OSError, ValueError) as error:
@@ -202,9 +207,15 @@ def _record(parts: Wiring, run: Run, data: bytes) -> None:
 
 
 def _bury(parts: Wiring, run_id: str, reason: str) -> None:
+    alerts: list[DeliveryTicket] = []
     with parts.ledger.write() as connection:
         if runs.settle_dead(connection, run_id, reason, parts.clock()):
             log.error("event_dead", run_id=run_id, reason=reason)
+            alerts = alert_dead_runs(connection, parts, [run_id])
+    try:
+        start_deliveries(alerts)
+    except BrokerUnavailable as error:
+        log.warning("deliveries_left_to_sweep", run_id=run_id, error=str(error))
 
 
 def _too_large(settings: Settings) -> TooLarge:

@@ -60,13 +60,10 @@ log = structlog.get_logger("tasks.notifications")
 SETTLE_TRIES = 8
 """How often a worker tries to note what it has sent: some 20 s, well below the lease."""
 
-STARTING_GRACE_S = 60.0
-"""How long a published message may take to be worked on before the sweep publishes again."""
-
 
 def started_by(parts: Wiring, delay_s: float = 0.0) -> datetime:
     """Until then a published delivery is left to its message."""
-    return parts.clock() + timedelta(seconds=delay_s + STARTING_GRACE_S)
+    return parts.clock() + timedelta(seconds=delay_s + parts.settings.starting_grace_s)
 
 
 def start_deliveries(tickets: Iterable[DeliveryTicket], delay_s: float = 0.0) -> None:

@@ -24,6 +24,7 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
             "cleanup_old_notifications", crontab(minute="0", hour="2")
         ),
         "cleanup-old-reports": _entry("cleanup_old_reports", crontab(minute="0", hour="3")),
+        "sweep-leftovers": _entry("scanherald.sweep_leftovers", crontab(minute="30", hour="3")),
     }
 
 

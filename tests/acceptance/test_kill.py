@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -34,64 +32,6 @@ def small_scans(count: int) -> list[dict[str, bytes]]:
         }
         for number in range(count)
     ]
-
-
-def check_nothing_lost(service: Any, count: int) -> None:
-    runs = service.runs()
-    assert len(runs) == count
-    assert {run["state"] for run in runs} == {"done"}, [run["last_error"] for run in runs]
-    made = Counter(row["status"] for row in service.reports())
-    assert made == {"ready": 4 * count}
-    deliveries = service.deliveries()
-    assert {row["state"] for row in deliveries} == {"sent"}
-    arrived = {request.headers["webhook-id"] for request in service.sink.requests}
-    assert arrived == {row["delivery_id"] for row in deliveries}, "an effect per delivery"
-
-
-def test_a_listener_killed_again_and_again_loses_nothing(service: Any) -> None:
-    count = 120
-    service.environment["SCANHERALD_BATCH_ENTRIES"] = "5"
-    service.start()
-    service.subscribe()
-    events = small_scans(count)
-    for start in range(0, count, 30):
-        service.publish(*events[start : start + 30])
-        pid = service.supervisor.pid("listener")
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
-        service.wait(lambda: service.supervisor.pid("listener") is not None)
-    service.wait(lambda: service.settled(count), 100)
-    check_nothing_lost(service, count)
-
-
-def test_workers_killed_in_mid_run_lose_nothing(service: Any) -> None:
-    count = 40
-    seed = int(os.environ.get("SCANHERALD_TEST_SEED", "20"))
-    chance = random.Random(seed)
-    service.environment |= {
-        "SCANHERALD_RUN_DEADLINE_S": "4",
-        "SCANHERALD_RETRY_MAX_S": "1",
-        "SCANHERALD_DELIVERY_LEASE_S": "5",
-        "SCANHERALD_VISIBILITY_TIMEOUT_S": "10",
-        "SCANHERALD_TASK_TIME_LIMIT_S": "5",
-        "SCANHERALD_TASK_SOFT_TIME_LIMIT_S": "4",
-        "SCANHERALD_RUN_MAX_ATTEMPTS": "20",
-        "SCANHERALD_RENDER_MAX_TRIES": "20",
-    }
-    service.start()
-    service.subscribe()
-    service.publish(*small_scans(count))
-    kills = 0
-    while kills < 3:
-        service.wait(lambda so_far=kills: len(service.reports()) > so_far * 10)
-        pid = service.supervisor.pid("worker")
-        if pid is not None:
-            os.killpg(pid, signal.SIGKILL)
-            kills += 1
-        pause = time.monotonic() + chance.uniform(0.5, 2.0)
-        service.wait(lambda until=pause: time.monotonic() > until)
-    service.wait(lambda: service.settled(count), 110)
-    check_nothing_lost(service, count)
 
 
 def test_a_stopping_listener_finishes_its_batch_and_acknowledges_it(service: Any) -> None:

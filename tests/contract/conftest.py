@@ -23,8 +23,19 @@ OWNER = "scanherald"
 class Cluster:
     """A PostgreSQL server of this test run, reached by a socket in its own folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, control: Path) -> None:
         self.folder = folder
+        self._control = control
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        options = f"-k {self.folder} -h '' -F -c full_page_writes=off"
+        log = str(self.folder / "log")
+        _as_server(self.folder, self._control, "start", "-w", "-l", log, "-o", options)
+
+    def stop(self) -> None:
+        """Stop the server as a crash would: every connection is cut."""
+        _as_server(self.folder, self._control, "stop", "-w", "-m", "immediate")
 
     def url(self, database: str) -> str:
         """As an operator would write it into DATABASE_URL."""
@@ -44,17 +55,15 @@ def cluster() -> Iterator[Cluster]:
         pytest.fail(f"no PostgreSQL in {DEBIAN}: install Debian's postgresql")
     with _folder_of_the_server() as folder:
         _as_server(folder, versions[-1], "--no-sync", "--auth=trust", f"--username={OWNER}")
-        control = versions[-1].with_name("pg_ctl")
-        options = f"-k {folder} -h '' -F -c full_page_writes=off"
-        _as_server(folder, control, "start", "-w", "-l", str(folder / "log"), "-o", options)
+        running = Cluster(folder, versions[-1].with_name("pg_ctl"))
+        running.start()
         try:
-            running = Cluster(folder)
             running.administer("CREATE DATABASE migrated")
             with open_ledger(running.url("migrated")):
                 pass
             yield running
         finally:
-            _as_server(folder, control, "stop", "-w", "-m", "immediate")
+            running.stop()
 
 
 @pytest.fixture(scope="session")

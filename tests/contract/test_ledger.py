@@ -1512,7 +1512,14 @@ def test_percentiles_are_by_nearest_rank(values: list[float], expected: dict[str
 # Retention
 
 
-def test_only_settled_reports_from_before_are_old(ledger: Ledger) -> None:
+def report_row(ledger: Ledger, report_id: str) -> Any:
+    (row,) = [row for row in rows(ledger, tables.reports) if row["report_id"] == report_id]
+    return row
+
+
+def test_only_settled_reports_from_before_expire_and_keep_their_key_until_it_is_forgotten(
+    ledger: Ledger,
+) -> None:
     old, fresh = recorded_run(ledger, 1), recorded_run(ledger, 2)
     start(ledger, old)
     write(ledger, runs.save_rendered, old, [rendered(Format.PDF)], NOW)
@@ -1520,19 +1527,26 @@ def test_only_settled_reports_from_before_are_old(ledger: Ledger) -> None:
     write(ledger, runs.save_rendered, fresh, map(rendered, FORMATS), NOW + DAY)
     pdf = f"{scan_id(1)}.en.pdf"
 
-    assert read(ledger, retention.old_reports, NOW, 9) == []
-    assert read(ledger, retention.old_reports, NOW + MINUTE, 9) == [(pdf, "key/pdf")]
-    assert len(read(ledger, retention.old_reports, NOW + 2 * DAY, 2)) == 2
-    assert write(ledger, retention.forget_reports, [pdf, "unknown"], NOW + DAY) == 1
-    assert set(read(ledger, runs.reports_of_run, old)) == {Format.HTML}
-    assert write(ledger, retention.forget_reports, [], NOW + DAY) == 0
+    assert write(ledger, retention.expire_reports, NOW, 9) == []
+    assert not read(ledger, retention.is_expired, pdf)
+    for _ in range(2):  # a cleanup that was killed finds it again
+        assert write(ledger, retention.expire_reports, NOW + MINUTE, 9) == [(pdf, "key/pdf")]
+        assert read(ledger, retention.is_expired, pdf)
+    assert write(ledger, retention.forget_artifacts, [pdf, "unknown"]) == 1
+    assert write(ledger, retention.expire_reports, NOW + MINUTE, 9) == []
+    row = report_row(ledger, pdf)
+    assert (row["status"], row["artifact_key"], row["uri"]) == ("expired", None, None)
+    assert (row["sha256"], row["size_bytes"]) == ("ab", 1234)
+    assert len(write(ledger, retention.expire_reports, NOW + 2 * DAY, 1)) == 1
+    assert write(ledger, retention.forget_artifacts, []) == 0
 
 
-def test_a_failed_report_grows_old_without_an_artifact(ledger: Ledger) -> None:
+def test_a_report_that_failed_for_good_has_nothing_to_expire(ledger: Ledger) -> None:
     run = recorded_run(ledger)
     start(ledger, run, Format.PDF)
     write(ledger, runs.save_render_error, run, Format.PDF, "bad", final=True)
-    assert read(ledger, retention.old_reports, NOW + DAY, 9) == [(f"{scan_id(1)}.en.pdf", None)]
+    assert write(ledger, retention.expire_reports, NOW + DAY, 9) == []
+    assert report_row(ledger, f"{scan_id(1)}.en.pdf")["status"] == "failed"
 
 
 def test_an_old_report_that_was_made_again_is_young(ledger: Ledger) -> None:
@@ -1540,17 +1554,31 @@ def test_an_old_report_that_was_made_again_is_young(ledger: Ledger) -> None:
     start(ledger, run, Format.PDF)
     write(ledger, runs.save_rendered, run, [rendered(Format.PDF)], NOW)
     write(ledger, runs.save_on_demand, run, [rendered(Format.PDF)], NOW + 30 * DAY)
-    assert read(ledger, retention.old_reports, NOW + DAY, 9) == []
-    assert len(read(ledger, retention.old_reports, NOW + 31 * DAY, 9)) == 1
+    assert write(ledger, retention.expire_reports, NOW + DAY, 9) == []
+    assert len(write(ledger, retention.expire_reports, NOW + 31 * DAY, 9)) == 1
 
 
-def test_a_report_asked_for_again_is_not_forgotten(ledger: Ledger) -> None:
+def test_an_expired_report_asked_for_again_keeps_what_was_made(ledger: Ledger) -> None:
     run = recorded_run(ledger)
     start(ledger, run, Format.PDF)
     write(ledger, runs.save_rendered, run, [rendered(Format.PDF)], NOW)
-    ((report_id, _),) = read(ledger, retention.old_reports, NOW + DAY, 9)
+    ((report_id, _),) = write(ledger, retention.expire_reports, NOW + DAY, 9)
     write(ledger, runs.save_on_demand, run, [rendered(Format.PDF)], NOW + 30 * DAY)
-    assert write(ledger, retention.forget_reports, [report_id], NOW + DAY) == 0
+    assert not read(ledger, retention.is_expired, report_id)
+    assert write(ledger, retention.forget_artifacts, [report_id]) == 0
+    row = report_row(ledger, report_id)
+    assert (row["status"], row["artifact_key"]) == ("ready", "key/pdf")
+
+
+def test_a_run_taken_up_again_makes_its_own_expired_report_again(ledger: Ledger) -> None:
+    run = recorded_run(ledger)
+    start(ledger, run, Format.PDF)
+    write(ledger, runs.save_rendered, run, [rendered(Format.PDF)], NOW)
+    assert start(ledger, run, Format.PDF).wanted == ()
+    write(ledger, retention.expire_reports, NOW + DAY, 9)
+    assert start(ledger, run, Format.PDF).wanted == (Format.PDF,)
+    row = report_row(ledger, f"{scan_id(1)}.en.pdf")
+    assert (row["status"], row["tries"]) == ("pending", 1)
 
 
 def test_old_settled_deliveries_go_with_their_attempts_and_their_event_keys_stay(

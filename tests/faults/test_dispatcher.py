@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from schemas.crash_points import CrashPoint
 from tests.faults.conftest import small_scans
 

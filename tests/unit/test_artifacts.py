@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from cli.sinks import HttpSink, SinkAnswer
 from schemas.errors import ArtifactsUnavailable, InvalidSettings, NotFound
 from store.artifacts import ArtifactStore
 
@@ -59,6 +64,86 @@ def test_a_repeat_replaces_the_whole_artifact_at_once(
         assert reader.read() == b"the old and longer one"
     assert artifacts.get(KEY) == b"the new one"
     assert [path.name for path in (folder / KEY).parent.iterdir()] == [Path(KEY).name]
+
+
+def test_what_put_returned_from_is_on_disk_with_every_folder_above_it(
+    artifacts: ArtifactStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    whole = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        whole(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    artifacts.put(KEY, b"1")
+
+    above = [folder.parent, folder.parent.parent]  # the first put makes these two
+    assert synced == [*above, folder / KEY, (folder / KEY).parent, folder]
+    synced.clear()
+    artifacts.put(KEY, b"2")
+    assert synced == [folder / KEY, (folder / KEY).parent, folder]
+
+
+PUT_FOR_EVER = """
+import sys
+from store.artifacts import ArtifactStore
+artifacts, data = ArtifactStore(sys.argv[1]), b"x" * 100_000_000
+while True:
+    artifacts.put(sys.argv[2], data)
+"""
+
+
+def test_a_put_that_was_killed_leaves_no_artifact_and_its_leftover_is_swept(
+    artifacts: ArtifactStore, folder: Path
+) -> None:
+    staged = folder / f"{KEY}#1"
+    writer = subprocess.Popen([sys.executable, "-c", PUT_FOR_EVER, folder.as_uri(), KEY])
+    try:
+        give_up = time.monotonic() + 30
+        while not staged.exists():
+            assert writer.poll() is None
+            assert time.monotonic() < give_up
+    finally:
+        writer.kill()
+        writer.wait()
+    left = staged.stat()
+    assert 0 <= left.st_size < 100_000_000
+    with pytest.raises(NotFound):
+        artifacts.get(KEY)
+
+    written = datetime.fromtimestamp(left.st_mtime, UTC)
+    assert artifacts.sweep_leftovers(written) == 0, "a put under way is left alone"
+    assert artifacts.sweep_leftovers(written + timedelta(seconds=1)) == 1
+    assert not staged.exists()
+
+
+def test_the_sweep_of_leftovers_takes_nothing_else(artifacts: ArtifactStore, folder: Path) -> None:
+    artifacts.put(KEY, b"whole")
+    others = ("notes#", "#1", "a#1.pdf", "a#x", "#")
+    for name in others:
+        (folder / name).touch()
+    (folder / "folder#1").mkdir()
+    (folder / "link#1").symlink_to(folder / KEY)
+    (folder / "folder#1" / "report.en.csv#23").touch()
+
+    assert artifacts.sweep_leftovers(datetime.now(UTC) + timedelta(days=1)) == 1
+    assert artifacts.get(KEY) == b"whole"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {*others, "folder#1", "link#1", Path(KEY).parent.name}
+    assert list((folder / "folder#1").iterdir()) == []
+
+
+def test_a_bucket_keeps_no_leftovers_to_sweep() -> None:
+    assert ArtifactStore("s3://bucket/prefix").sweep_leftovers(datetime.now(UTC)) == 0
+
+
+def test_a_part_of_the_folder_that_cannot_be_read_is_not_taken_for_an_empty_one() -> None:
+    with read_only_folder() as folder:
+        (folder / "closed").mkdir(mode=0o700)
+        with unprivileged(), pytest.raises(ArtifactsUnavailable, match="closed"):
+            ArtifactStore(folder.as_uri()).sweep_leftovers(datetime.now(UTC))
 
 
 def test_an_absent_artifact_is_not_found(artifacts: ArtifactStore) -> None:
@@ -169,3 +254,56 @@ def test_a_bad_url_is_explained_without_its_password(url: str) -> None:
 )
 def test_a_uri_names_the_bucket_and_no_credentials(url: str, uri: str) -> None:
     assert ArtifactStore(url).uri(KEY) == uri
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpSink]:
+    """An S3 endpoint that takes everything, until it is told what to answer."""
+    with HttpSink(answer=lambda _: SinkAnswer(headers={"etag": '"1"'})) as sink:
+        for name, value in s3_environment(sink).items():
+            monkeypatch.setenv(name, value)
+        yield sink
+
+
+def s3_environment(sink: HttpSink) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT": sink.url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "eu-test-1",
+        "AWS_ACCESS_KEY_ID": "key-id",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+    }
+
+
+def test_a_large_artifact_is_one_request_so_a_killed_put_leaves_nothing_in_a_bucket(
+    bucket: HttpSink,
+) -> None:
+    ArtifactStore("s3://bucket/prefix").put(KEY, b"x" * 12_000_000)
+    assert [(sent.method, sent.path) for sent in bucket.requests] == [
+        ("PUT", f"/bucket/prefix/{KEY}")
+    ]
+    assert bucket.requests[0].headers["content-length"] == "12000000"
+
+
+def test_a_bucket_that_is_busy_for_a_moment_is_asked_again(bucket: HttpSink) -> None:
+    bucket.script(SinkAnswer(503), SinkAnswer(500))
+    ArtifactStore("s3://bucket").put(KEY, b"1")
+    assert len(bucket.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "asked"),
+    [(503, "SlowDown", 3), (403, "SignatureDoesNotMatch", 1), (404, "NoSuchBucket", 1)],
+)
+def test_a_bucket_that_refuses_is_unavailable_after_few_tries_and_says_why(
+    bucket: HttpSink, status: int, code: str, asked: int
+) -> None:
+    said = f'<?xml version="1.0"?>\n<Error><Code>{code}</Code><Message>No.</Message></Error>'
+    bucket.script(*[SinkAnswer(status, body=said.encode())] * 3)
+    with pytest.raises(ArtifactsUnavailable, match=code) as caught:
+        ArtifactStore("s3://bucket").put(KEY, b"1")
+    assert len(bucket.requests) == asked
+    assert str(status) in str(caught.value)
+    assert KEY in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -49,7 +49,7 @@ def report(light: Any, record: Any, make_scan: Any, rows: Any) -> Any:
     return render
 
 
-def test_old_reports_lose_their_files_and_rows_and_young_ones_stay(
+def test_old_reports_lose_their_files_and_say_so_and_young_ones_stay(
     light: Any, report: Any, rows: Any, clock: Any
 ) -> None:
     old = report(1)
@@ -60,7 +60,10 @@ def test_old_reports_lose_their_files_and_rows_and_young_ones_stay(
     assert clean_reports() == {"status": "completed", "days": 30, "deleted_count": 2}
     assert not any(path.exists() for path in old)
     assert all(path.exists() for path in young)
-    assert {row["uri"] for row in rows(light, "reports")} == {str(path) for path in young}
+    assert {(row["status"], row["uri"]) for row in rows(light, "reports")} == {
+        ("expired", None),
+        *(("ready", str(path)) for path in young),
+    }
     assert clean_reports()["deleted_count"] == 0
 
 
@@ -80,33 +83,58 @@ def test_more_reports_than_a_batch_are_all_deleted(
         report(number)
     clock.forward(31 * DAY)
     assert clean_reports()["deleted_count"] == 6
-    assert rows(light, "reports") == []
+    assert [row["artifact_key"] for row in rows(light, "reports")] == [None] * 6
 
 
-def test_a_file_that_is_gone_already_does_not_keep_its_row(
+def test_a_file_that_is_gone_already_does_not_stop_the_cleanup(
     light: Any, report: Any, rows: Any, clock: Any
 ) -> None:
     for path in report(1):
         path.unlink()
     clock.forward(31 * DAY)
     assert clean_reports()["deleted_count"] == 2
-    assert rows(light, "reports") == []
+    assert {row["status"] for row in rows(light, "reports")} == {"expired"}
 
 
-def test_a_store_that_is_away_keeps_the_rows_for_the_next_night(
+def test_a_store_that_is_away_keeps_the_keys_for_the_next_night(
     light: Any, report: Any, rows: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: str) -> None:
         raise ArtifactsUnavailable("no route")
 
-    report(1)
+    files = report(1)
     clock.forward(31 * DAY)
     with monkeypatch.context() as patched:
         patched.setattr(light.artifacts, "delete", fail)
         with pytest.raises(ArtifactsUnavailable):
             clean_reports()
-    assert len(rows(light, "reports")) == 2
+    assert {row["status"] for row in rows(light, "reports")} == {"expired"}
+    assert all(row["artifact_key"] for row in rows(light, "reports"))
     assert clean_reports()["deleted_count"] == 2
+    assert not any(path.exists() for path in files)
+    assert not any(row["artifact_key"] for row in rows(light, "reports"))
+
+
+def test_a_report_made_again_while_the_cleanup_runs_keeps_its_file(
+    light: Any, record: Any, make_scan: Any, rows: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticket = record(light, make_scan())
+    render_formats(light, ticket.run_id, ticket.formats)
+    settle(light, ticket.run_id, 1)
+    clock.forward(31 * DAY)
+    delete = light.artifacts.delete
+    scan_id = json.loads(make_scan())["scan_id"]
+
+    def delete_one_and_make_the_other(key: str) -> None:
+        delete(key)
+        other = "json" if key.endswith("csv") else "csv"
+        generate_multiple_reports_async.apply((scan_id, [other])).get()
+
+    monkeypatch.setattr(light.artifacts, "delete", delete_one_and_make_the_other)
+    assert clean_reports()["deleted_count"] == 1
+    assert sorted(row["status"] for row in rows(light, "reports")) == ["expired", "ready"]
+    (ready,) = [row for row in rows(light, "reports") if row["status"] == "ready"]
+    assert Path(ready["uri"]).exists()
 
 
 def test_an_old_report_that_was_made_again_is_young(
@@ -190,5 +218,5 @@ def test_nothing_unsettled_is_ever_old(light: Any, record: Any, make_scan: Any, 
         run = runs.load_run(connection, ticket.run_id)
         runs.start_rendering(connection, run, ticket.formats, max_tries=4, now=clock())
     clock.forward(1000 * DAY)
-    with light.ledger.read() as connection:
-        assert retention.old_reports(connection, clock(), 100) == []
+    with light.ledger.write() as connection:
+        assert retention.expire_reports(connection, clock(), 100) == []

@@ -44,6 +44,7 @@ COMMANDS = (
     ("subscribers", "remove"),
     ("dead-letters",),
     ("dead-letters", "show"),
+    ("audit",),
 )
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m[bold]:smile:"
@@ -368,6 +369,7 @@ def started(light: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setenv("REMAP_SIGTERM", "SIGQUIT")
     monkeypatch.setattr(wiring, "use", lambda settings: None)
     monkeypatch.setattr(celery_app, "worker_main", seen.append)
+    monkeypatch.setattr("tasks.logs.configure_logs", lambda _: None)  # of the whole process
     monkeypatch.setattr(celery_app, "start", seen.append)
     monkeypatch.setattr(celery_app, "backend_cls", celery_app.backend_cls)
     return seen

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InvalidEvent, TooLarge, UnknownEventType
-from schemas.events import CloudEvent, Event, EventType, decode_entry
+from schemas.events import PUBLISHED, CloudEvent, Event, EventType, decode_entry
 
 SCANS = sorted((Path(__file__).parent.parent / "data" / "scans").glob("*.json"))
 SCAN_ID = "3176b0cd-199b-5ec6-b280-ec5c6e92338a"
@@ -131,7 +131,7 @@ def test_a_null_attribute_counts_as_absent_in_structured_mode() -> None:
     assert decode_structured(event) == decode(data=SCAN)
 
 
-@pytest.mark.parametrize("kind", list(EventType))
+@pytest.mark.parametrize("kind", PUBLISHED)
 def test_every_type_of_the_contract_is_accepted(kind: EventType) -> None:
     assert decode(type=kind.value, data=SCAN).type is kind
 
@@ -299,7 +299,7 @@ def test_sixty_thousand_cookies_are_accepted() -> None:
 # Data
 
 
-@pytest.mark.parametrize("kind", [kind.value for kind in EventType])
+@pytest.mark.parametrize("kind", [kind.value for kind in PUBLISHED])
 @pytest.mark.parametrize(
     "data", ["[]", "5", "{", "{}x", '{"a":NaN}', b'{"a":"\xff"}', '{"a":"\\ud800"}', "\ufeff{}"]
 )

@@ -184,7 +184,7 @@ def test_the_transports_faults_are_told_as_the_datarefs(
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     store = MemoryStore()
-    monkeypatch.setattr(obstore.store, "from_url", lambda url: {"s3://scans": store}[url])
+    monkeypatch.setattr(obstore.store, "from_url", lambda url, **_: {"s3://scans": store}[url])
     return store
 
 
@@ -206,7 +206,7 @@ def test_a_bucket_that_nobody_allowed_is_not_asked(parts: Any) -> None:
 def test_a_bucket_that_cannot_be_asked_may_answer_later(
     fetching_parts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(url: str) -> None:
+    def fail(url: str, **_: object) -> None:
         raise OSError("name resolution\nwith a second line")
 
     monkeypatch.setattr(obstore.store, "from_url", fail)

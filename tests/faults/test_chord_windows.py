@@ -1,0 +1,31 @@
+"""Windows inside Celery and kombu in which a chord, or a message, is lost for Celery itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import small_scans
+from tests.faults.sabotage import Window, sabotaged_worker
+
+FAULTS = {
+    Window.COUNTING: 4,  # fault 6: lost 29 of 30 chords when measured
+    Window.HOLDING_CLAIM: 3,  # fault 7: lost 16 of 16
+    Window.POPPED: 2,  # fault 8: lost 8 of 8
+    Window.PART_RETURN: 4,  # fault 11
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("window", FAULTS, ids=str)
+def test_a_break_inside_celery_loses_no_run(quick: Any, judge: Any, window: Window) -> None:
+    events = 8
+    quick.start("listener", "beat")
+    quick.supervisor.start(sabotaged_worker(quick))
+    quick.subscribe()
+    quick.crashes.lay(window, FAULTS[window])
+    quick.publish(*small_scans(events))
+    quick.wait(lambda: quick.crashes.fired(window) == FAULTS[window])
+    judge.watch_recovery(quick)
+    judge.judge(quick, faults=FAULTS[window], events=events)
