@@ -70,6 +70,11 @@ class Service:
             if not names or part.name in names:
                 self.supervisor.start(part)
 
+    def start_part(self, name: str) -> None:
+        """Start one more part."""
+        parts = service_parts(self.environment, 2, self.folder / "logs")
+        self.supervisor.start(next(part for part in parts if part.name == name))
+
     def redis(self) -> Any:
         """A client of the server."""
         return redis.Redis(port=self.port)
