@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class Service:
             "SCANHERALD_HTTP_ALLOW": f"127.0.0.1:{sink.port}",
             "SCANHERALD_SWEEP_INTERVAL_S": "1",
         }
+        self.valkey_options: list[str] = []
         self.supervisor = Supervisor()
 
     @property
@@ -64,7 +66,8 @@ class Service:
         """Start these parts, or all; Valkey first."""
         logs = self.folder / "logs"
         logs.mkdir(exist_ok=True)
-        self.supervisor.start(valkey_part(self.port, self.folder / "valkey", logs / "valkey.log"))
+        valkey = valkey_part(self.port, self.folder / "valkey", logs / "valkey.log")
+        self.supervisor.start(replace(valkey, command=[*valkey.command, *self.valkey_options]))
         wait_for_redis(self.environment["REDIS_URL"])
         for part in service_parts(self.environment, 2, logs):
             if not names or part.name in names:
@@ -77,7 +80,7 @@ class Service:
 
     def redis(self) -> Any:
         """A client of the server."""
-        return redis.Redis(port=self.port)
+        return redis.Redis.from_url(self.environment["REDIS_URL"])
 
     def publish(self, *events: dict[str, Any], stream: str = "scans:events") -> list[bytes]:
         """Plain XADD."""

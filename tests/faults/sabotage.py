@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from cli.supervisor import Part
@@ -23,10 +24,14 @@ class Window(StrEnum):
     """A header task has ended; its chord has not counted it.  The process dies."""
     HOLDING_CLAIM = "celery.holding_claim"
     """The chord's dispatch is claimed; the body is not published.  The process dies."""
-    POPPED = "kombu.popped"
-    """A message is popped from its queue; it is not among the unacknowledged.  It dies."""
+    POPPED_REPORT = "kombu.popped.reports"
+    """A header's message is popped; it is not among the unacknowledged.  The process dies."""
+    POPPED_NOTIFICATION = "kombu.popped.notifications"
+    """The same with a body's or a delivery's message."""
     PART_RETURN = "celery.part_return"
-    """Redis fails while a chord counts a part; the process lives."""
+    """Redis fails before a chord has counted a part; the process lives."""
+    ANSWER_LOST = "celery.answer_lost"
+    """Redis has counted a part; its answer is lost.  The process lives."""
 
 
 LAUNCH = (
@@ -64,7 +69,28 @@ def break_in() -> None:
         "_chord_publish_claim_expires",
         lambda *_, **__: crash_here(Window.HOLDING_CLAIM),
     )
-    _before(transport.Transport, "_deliver", lambda *_, **__: crash_here(Window.POPPED))
+
+    _before(
+        transport.Transport,
+        "_deliver",
+        lambda _transport, _message, queue: crash_here(f"kombu.popped.{queue}"),
+    )
+    count = RedisBackend._chord_part_return_script.func
+
+    def count_and_lose(self: Any) -> Callable[..., Any]:
+        whole = count(self)
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            answer = whole(*arguments, **named)
+            if take_token(Window.ANSWER_LOST):
+                raise RedisConnectionError("sabotage: connection lost after a chord counted")
+            return answer
+
+        return counted
+
+    lossy: Any = cached_property(count_and_lose)
+    lossy.__set_name__(RedisBackend, "_chord_part_return_script")
+    RedisBackend._chord_part_return_script = lossy
 
 
 def _before(

@@ -57,6 +57,7 @@ class Soak:
         self.real = [orjson.loads(path.read_bytes()) for path in sorted(SCANS.glob("*.json"))]
         self.sound = self.bad = 0
         self.kills: Counter[str] = Counter()
+        self._deck: list[str] = []
 
     def publish_next(self) -> None:
         """One entry, again and again while the server is away: a repeat is harmless."""
@@ -85,8 +86,11 @@ class Soak:
         return {"data": orjson.dumps(scan | {"scan_id": str(uuid.UUID(int=number))})}
 
     def kill_something(self) -> None:
-        """One process, or the worker with its whole pool."""
-        role = self.chance.choice(("listener", "worker", "worker+pool", "pool", "beat", "valkey"))
+        """One process, or the worker with its whole pool; each once before any one again."""
+        if not self._deck:
+            self._deck = ["listener", "worker", "worker+pool", "pool", "beat", "valkey"]
+            self.chance.shuffle(self._deck)
+        role = self._deck.pop()
         pid = self.service.supervisor.pid("worker" if role in ("pool", "worker+pool") else role)
         if pid is None:
             return

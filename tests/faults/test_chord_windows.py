@@ -10,10 +10,12 @@ from tests.faults.conftest import small_scans
 from tests.faults.sabotage import Window, sabotaged_worker
 
 FAULTS = {
-    Window.COUNTING: 4,  # fault 6: lost 29 of 30 chords when measured
-    Window.HOLDING_CLAIM: 3,  # fault 7: lost 16 of 16
-    Window.POPPED: 2,  # fault 8: lost 8 of 8
+    Window.COUNTING: 4,  # fault 6, with header results that are not stored
+    Window.HOLDING_CLAIM: 3,  # fault 7: Celery alone lost 16 chords of 16
+    Window.POPPED_REPORT: 2,  # fault 8: Celery alone lost 8 of 8
+    Window.POPPED_NOTIFICATION: 2,
     Window.PART_RETURN: 4,  # fault 11
+    Window.ANSWER_LOST: 4,
 }
 
 

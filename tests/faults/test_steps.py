@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli.embedded import service_parts
 from cli.sinks import SinkAnswer
 from schemas.crash_points import CrashPoint
 from tests.faults.conftest import small_scans
@@ -64,7 +67,7 @@ def test_a_retry_that_was_never_published_is_the_sweeps(quick: Any, judge: Any) 
 
 
 @pytest.mark.faults
-def test_a_fetch_and_a_sweep_killed_before_they_publish_lose_nothing(
+def test_a_fetch_killed_before_it_dispatches_loses_nothing(
     quick: Any, judge: Any, tmp_path: Path, scans: list[bytes]
 ) -> None:
     root = tmp_path / "refs"
@@ -73,15 +76,34 @@ def test_a_fetch_and_a_sweep_killed_before_they_publish_lose_nothing(
     quick.start()
     quick.subscribe()
     quick.crashes.lay(CrashPoint.FETCH_RECORDED, 2)
-    quick.crashes.lay(CrashPoint.SWEEP_CLAIMED, 3)
     for number, data in enumerate(scans[:4]):
         (root / f"{number}.json").write_bytes(data)
         quick.publish({"dataref": (root / f"{number}.json").as_uri()})
-    quick.wait(
-        lambda: (
-            quick.crashes.fired(CrashPoint.FETCH_RECORDED) == 2
-            and quick.crashes.fired(CrashPoint.SWEEP_CLAIMED) == 3
-        )
-    )
+    quick.wait(lambda: quick.crashes.fired(CrashPoint.FETCH_RECORDED) == 2)
     judge.watch_recovery(quick)
-    judge.judge(quick, faults=5, events=4)
+    judge.judge(quick, faults=2, events=4)
+
+
+@pytest.mark.faults
+def test_a_sweep_killed_with_runs_claimed_leaves_them_to_the_next_deadline(
+    quick: Any, judge: Any
+) -> None:
+    """Only a sweep that has claimed something proves this: so every message is lost first."""
+    events = 6
+    quick.start("listener")
+    quick.subscribe()
+    quick.publish(*small_scans(events))
+    quick.wait(lambda: [run["state"] for run in quick.runs()] == ["dispatched"] * events)
+    with contextlib.closing(quick.redis()) as client:
+        assert client.delete("reports") == 1
+    until = time.monotonic() + quick.settings.run_deadline_s + 1
+    quick.wait(lambda: time.monotonic() > until)
+    quick.crashes.lay(CrashPoint.SWEEP_CLAIMED)
+    for part in service_parts(quick.environment, 2, quick.folder / "logs"):
+        if part.name != "listener":
+            quick.supervisor.start(part)
+    quick.wait(lambda: quick.crashes.fired(CrashPoint.SWEEP_CLAIMED) == 1)
+    assert {run["attempt"] for run in quick.runs()} == {2}, "claimed, and never published"
+    judge.watch_recovery(quick)
+    judge.judge(quick, faults=1, events=events)
+    assert min(run["attempt"] for run in quick.runs()) >= 3

@@ -76,6 +76,7 @@ def test_whole_workers_killed_and_restarted_lose_nothing(
     judge.judge(quick, faults=kills, events=kills * each, duplicates_at_most=2 * kills)
 
 
+@pytest.mark.faults
 def test_a_listener_killed_in_a_loop_loses_nothing(
     quick: Any, judge: Any, chance: random.Random
 ) -> None:
