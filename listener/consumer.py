@@ -34,6 +34,7 @@ from schemas.errors import BrokerUnavailable, LedgerUnavailable, StreamUnavailab
 from schemas.runs import DeadEntry, Entry, RunTicket
 from store import events, runs
 from store.deliveries import DeliveryTicket
+from store.ledger import first_line
 from tasks.alerts import alert_dead_letters
 from tasks.notifications import start_deliveries
 from tasks.wiring import Wiring
@@ -154,7 +155,7 @@ class Listener:
     def _take(self, entries: Sequence[Entry]) -> None:
         """Decode, RECORD, dispatch; then the entries may be acknowledged."""
         crash_here(CrashPoint.LISTENER_READ)
-        size = sum(len(value) for entry in entries for value in entry.fields.values())
+        size = sum(len(name) + len(value) for one in entries for name, value in one.fields.items())
         aimed = self._settings.batch_bytes * len(entries) // max(1, size)
         self._count = max(1, min(self._settings.batch_entries, aimed))
         try:
@@ -220,7 +221,7 @@ class Listener:
             recorded = self._patiently("ledger", lambda: self._record([entry], exhume=exhume))
         except SQLAlchemyError as error:
             log.exception("entry_refused", stream=entry.stream, entry_id=entry.entry_id)
-            reason = f"the ledger refuses it: {type(error).__name__}"
+            reason = f"the ledger refuses it: {first_line(error)}"
             if self._patiently("ledger", lambda: self._bury(entry, reason)) is not None:
                 self._to_ack.append(entry)
                 self._patiently("ledger", lambda: self._alert(DeadEntry(entry, reason)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from redis.exceptions import RedisError
@@ -32,5 +33,6 @@ def publish(url: str, stream: str, events: Sequence[Mapping[Any, Any]]) -> list[
 
 
 def _address(url: str) -> str:
-    """The URL without its credentials."""
-    return url.rsplit("@", 1)[-1]
+    """The URL without its credentials, which may stand in front or among its options."""
+    parts = urlsplit(url)
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -17,6 +18,7 @@ from pydantic import (
     NonNegativeFloat,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -256,6 +258,26 @@ class Settings(BaseSettings):
         pattern="^(auto|console|json)$",
         description="console, json, or auto: console on a terminal, json otherwise.",
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _spoken_by_redis(cls, value: str) -> str:
+        if not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("not a URL that begins with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("redis_url", "celery_broker_url", "celery_result_backend")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        """Refuse here what a library would refuse later, quoting a part of the password."""
+        try:
+            for url in (value or "").split(";"):  # Celery takes several brokers so
+                _ = urlsplit(url).port
+        except ValueError:
+            raise ValueError(
+                "not a URL that can be read; percent-encode special characters in the password"
+            ) from None
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

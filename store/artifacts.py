@@ -116,10 +116,10 @@ class ArtifactStore:
 def _open(url: str) -> ObjectStore:
     try:
         parts = urlsplit(url)
-        if parts.scheme != "file":
+        if parts.scheme in ("s3", "gs", "az"):
             return from_url(url, retry_config=FEW_RETRIES)
-        if not parts.path:
-            raise ValueError("no folder")
+        if parts.scheme != "file" or not parts.path:
+            raise ValueError("no folder and no bucket")
     except (BaseError, ValueError):
         # the cause is left out, for it may quote the URL with its password
         raise InvalidSettings(

@@ -97,10 +97,10 @@ class Ledger:
                 with connection.begin():
                     yield connection
         except (OperationalError, InterfaceError, PoolTimeout) as error:
-            raise LedgerUnavailable(f"ledger: {_first_line(error)}") from error
+            raise LedgerUnavailable(f"ledger: {first_line(error)}") from error
         except DBAPIError as error:
             if error.connection_invalidated:
-                raise LedgerUnavailable(f"ledger: {_first_line(error)}") from error
+                raise LedgerUnavailable(f"ledger: {first_line(error)}") from error
             raise
 
     def _connected(self) -> Engine:
@@ -114,6 +114,8 @@ class Ledger:
 def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
+        if "@" in (parsed.host or ""):  # the end of a password, about to be looked up as a name
+            raise ValueError("an unescaped @")
         if parsed.get_backend_name() == "postgresql":
             make_conninfo(**dict.fromkeys(parsed.query, ""))  # refuses what libpq does not know
             return create_engine(
@@ -136,10 +138,11 @@ def _engine(url: str) -> Engine:
         # the cause is left out, for it may quote the URL with its password
         raise InvalidSettings(
             "DATABASE_URL is not a database URL, such as sqlite:////var/lib/scanherald/"
-            "ledger.sqlite3 or postgresql://USER:PASSWORD@HOST/NAME"
+            "ledger.sqlite3 or postgresql://USER:PASSWORD@HOST/NAME (special characters of the "
+            "password percent-encoded)"
         ) from None
     except ProgrammingError as error:
-        raise InvalidSettings(f"DATABASE_URL: {_first_line(error)}") from error
+        raise InvalidSettings(f"DATABASE_URL: {first_line(error)}") from error
     except OSError as error:
         raise LedgerUnavailable(f"ledger: cannot make its folder: {error}") from error
     event.listen(engine, "connect", _sqlite_connect)
@@ -174,7 +177,7 @@ def _sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The driver's own words, without the statement and its parameters."""
     return str(getattr(error, "orig", None) or error).strip().split("\n", 1)[0]
 

@@ -101,8 +101,9 @@ def fetch(dataref: str, settings: Settings) -> bytes:
     """
     try:
         scheme = urlsplit(dataref).scheme.lower()
-    except ValueError as error:
-        raise InvalidEvent(f"dataref is no URL: {error}") from error
+    except ValueError:
+        # not chained: the parser quotes what it could not read, which may hold a password
+        raise InvalidEvent("dataref is no URL") from None
     reader = READERS.get(scheme)
     if reader is None:
         raise InvalidEvent(

@@ -47,6 +47,6 @@ def configure_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for chatty in ("httpx", "httpcore", "alembic", "aiosmtpd", "mail.log"):
-        # these log a line per request, with addresses in it
+    for chatty in ("httpx", "httpcore", "alembic", "aiosmtpd", "mail.log", "celery.pool"):
+        # these log a line per request or task, with addresses and arguments in it
         logging.getLogger(chatty).setLevel(logging.WARNING)

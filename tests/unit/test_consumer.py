@@ -569,7 +569,7 @@ def test_a_batch_the_ledger_refuses_is_taken_one_by_one_and_only_the_culprit_bur
     assert sorted(event["outcome"] for event in found) == ["dead", "pending", "pending"]
     (dead,) = (event for event in found if event["outcome"] == "dead")
     assert dead["entry_id"] == culprit
-    assert dead["reason"] == "the ledger refuses it: DataError"
+    assert dead["reason"] == "the ledger refuses it: out of range"
     assert len(trial.dispatched) == 2
     assert trial.pending() == 0
 

@@ -19,14 +19,14 @@ from schemas.events import PUBLISHED, CloudEvent
 from schemas.reports import DEFAULT_FORMATS
 from schemas.runs import Entry
 from schemas.scans import Cookie, Scan
-from store.events import BatchRecord, RunDefaults, list_dead_letters, record_batch
+from store.events import BatchRecord, RunDefaults, count_outcomes, record_batch
 from store.ledger import Ledger
 
 MAX_BYTES = 200_000
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 SCAN_ID = "3176b0cd-199b-5ec6-b280-ec5c6e92338a"
 
-fuzz = settings(deadline=None, derandomize=True, max_examples=400)
+fuzz = settings(deadline=None, derandomize=True, max_examples=500)
 
 # Text that trips decoders, databases and terminals; JSON that trips parsers.
 odd_texts = st.sampled_from(
@@ -115,6 +115,47 @@ almost_scans = scans.map(lambda scan: b"{" + valid + b"," + scan[1:] if scan != 
 data = almost_scans | scans | anything
 events = objects(CloudEvent.__struct_fields__, data | json_values)
 
+# What is odd and yet keeps the contract: the ledger has to hold it.
+NO_CONTROLS = st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])
+attributes = st.text(NO_CONTROLS, min_size=1, max_size=255) | st.sampled_from(
+    ["x" * 255, "😀" * 255, "\u202egnp.exe", "\ufeff", "\uffff", "' OR 1=1 --", "{{7*7}}", " a "]
+)
+domains = attributes.filter(lambda text: text.strip() != "").map(lambda text: text[:253])
+whole = st.sampled_from([0, -1, 2**53, -(2**53), None])
+numbers = st.sampled_from([0, -1, 0.5, 1e308, 5e-324, None]) | st.floats(allow_nan=False)
+open_values = st.dictionaries(texts, texts | whole | st.just(10**400), max_size=2)
+sound_scans = st.fixed_dictionaries(
+    {"scan_id": st.uuids().map(str), "domain": domains},
+    optional={
+        "scan_mode": texts,
+        "timestamp_utc": st.sampled_from(
+            ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999Z", "2026-02-28T24:00:00", None]
+        ),
+        "duration_seconds": numbers.filter(lambda number: abs(number or 0) != float("inf")),
+        "page_count": whole,
+        "pages_visited": st.lists(texts, max_size=2),
+        "error": texts,
+        "params": open_values,
+        "cookies": st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={"name": texts, "size": whole, "vendor": texts, "metadata": open_values},
+            ),
+            max_size=2,
+        ),
+        "unknown": texts,
+    },
+).map(lambda scan: json.dumps(scan).encode())
+sound_attributes = {
+    b"id": attributes.map(str.encode),
+    b"source": attributes.map(str.encode),
+    b"subject": attributes.map(str.encode),
+    b"userid": attributes.map(str.encode),
+    b"traceparent": attributes.map(str.encode),
+    b"time": st.sampled_from([b"0001-01-01", b"9999-12-31T23:59:59Z", b""]),
+    b"more": st.binary(max_size=8),
+}
+
 raw = st.binary(max_size=40) | texts.map(str.encode) | json_values
 kinds = st.sampled_from([kind.value.encode() for kind in PUBLISHED])
 entries = st.one_of(
@@ -139,6 +180,9 @@ entries = st.one_of(
         },
     ),
     st.fixed_dictionaries({b"event": events}, optional={b"data": data}),
+    *[st.fixed_dictionaries({b"data": sound_scans}, optional=sound_attributes)] * 2,
+    st.fixed_dictionaries({b"data": objects(("error",), json_texts), b"type": kinds}),
+    st.fixed_dictionaries({b"dataref": attributes.map(str.encode)}, optional=sound_attributes),
 )
 
 
@@ -188,7 +232,7 @@ def record(
                 new_id=lambda: str(uuid.UUID(int=next(numbers))),
             )
         with ledger.read() as connection:
-            return recorded, len(list_dead_letters(connection, 100_000))
+            return recorded, count_outcomes(connection).get("dead", 0)
 
     yield write
     ledger.close()

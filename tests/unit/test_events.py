@@ -425,3 +425,25 @@ def test_a_mutated_real_scan_gives_an_event_or_an_invalid_event(
     for start, length, replacement in mutations:
         data[start : start + length] = replacement
     assert_event_or_invalid({field: bytes(data)})
+
+
+@pytest.mark.parametrize(
+    ("fields", "meaning"),
+    [
+        ({"data": b"\xef\xbb\xbf" + SCAN}, "starts with a byte order mark"),
+        ({"event": b"\xef\xbb\xbf{}"}, "starts with a byte order mark"),
+        ({"data": SCAN.decode().encode("utf-16")}, "looks like UTF-16"),
+        ({"type": "scan.failed", "data": '{"error":"\\ud800"}'}, "half of a surrogate pair"),
+        ({"data": SCAN[:-1] + b',"x":"\\udfff"}'}, "half of a surrogate pair"),
+        ({"data": SCAN[:-1] + b',"x":-Infinity}'}, "NaN and Infinity are not JSON; send null"),
+        ({"data_base64": "e30="}, "`data_base64` is not read"),
+        ({"event": '{"data_base64":"e30="}'}, "`data_base64` is not read"),
+        ({"event": "{}", "data": SCAN}, "field `event` has neither `data` nor `dataref` in it"),
+    ],
+)
+def test_a_usual_fault_is_named_in_words(fields: dict[str, Any], meaning: str) -> None:
+    assert meaning in reason(**fields)
+
+
+def test_a_whole_surrogate_pair_is_not_called_half_of_one() -> None:
+    assert "surrogate" not in reason(data='{"x":"\\ud83d\\ude00"')

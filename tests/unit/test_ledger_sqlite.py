@@ -300,6 +300,7 @@ def unprivileged() -> Iterator[None]:
         ("", "is not a database URL"),
         ("nonsense with hunter2", "is not a database URL"),
         ("postgresql://u:hunter2@h:notaport/db", "is not a database URL"),
+        ("postgresql://u:a@hunter2@h/db", "percent-encoded"),
         ("postgresql://u:hunter2@h/db?nosuchoption=hunter2", 'option "nosuchoption"'),
         ("postgres://u:hunter2@h/db", "neither sqlite:///FILE nor postgresql://"),
         ("mysql://u:hunter2@h/db?password=hunter2", "neither sqlite:///FILE nor postgresql://"),

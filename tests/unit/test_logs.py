@@ -23,7 +23,7 @@ from tasks.reports import render_report
 
 SECRET = "s3cret-payload"
 
-CHATTY = ("httpx", "httpcore", "alembic", "aiosmtpd", "mail.log")
+CHATTY = ("httpx", "httpcore", "alembic", "aiosmtpd", "mail.log", "celery.pool")
 
 
 @pytest.fixture(autouse=True)

@@ -43,8 +43,8 @@ def test_every_setting_is_read_from_its_variable(
 
 @pytest.mark.parametrize("name", sorted(URLS))
 def test_a_url_is_also_read_under_our_prefix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"SCANHERALD_{name}", "scheme://somewhere")
-    assert getattr(load_settings(), name.lower()) == "scheme://somewhere"
+    monkeypatch.setenv(f"SCANHERALD_{name}", "redis://somewhere")
+    assert getattr(load_settings(), name.lower()) == "redis://somewhere"
 
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,9 +158,31 @@ def test_the_log_level_may_be_written_small(monkeypatch: pytest.MonkeyPatch) -> 
     assert load_settings().log_level == "DEBUG"
 
 
+@pytest.mark.parametrize(
+    ("name", "url", "words"),
+    [
+        ("REDIS_URL", "hush", "begins with redis://"),
+        ("REDIS_URL", "http://:hush@host", "begins with redis://"),
+        ("REDIS_URL", "redis://:hush#hush@host/0", "percent-encode"),
+        ("REDIS_URL", "redis://:hush@[::1/0", "percent-encode"),
+        ("CELERY_BROKER_URL", "amqp://u:hush/hush@host//", "percent-encode"),
+        ("CELERY_BROKER_URL", "amqp://u:a@host//;amqp://u:hush?hush@host//", "percent-encode"),
+        ("CELERY_RESULT_BACKEND", "redis://:hush?hush@host/0", "percent-encode"),
+    ],
+)
+def test_a_url_that_a_library_would_quote_in_its_error_is_refused_here(
+    name: str, url: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, url)
+    with pytest.raises(InvalidSettings, match=words) as caught:
+        load_settings()
+    assert name in str(caught.value)
+    assert "hush" not in f"{caught.value} {caught.value.__cause__}"
+
+
 def test_no_secret_shows_in_a_repr_or_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*URLS, "SCANHERALD_SMTP_PASSWORD", "SCANHERALD_ENCRYPTION_KEYS"):
-        monkeypatch.setenv(name, "scheme://user:hush@host/0")
+        monkeypatch.setenv(name, "redis://user:hush@host/0")
     settings = load_settings()
     assert settings.smtp_password is not None
     assert "hush" in settings.smtp_password.get_secret_value()
