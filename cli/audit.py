@@ -19,9 +19,6 @@ from schemas.settings import Settings, load_settings
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
-START_GRACE_S = 60.0
-"""Beside two sweeps: what the sweep has just published may take so long to begin."""
-
 
 def audit_command(
     since: Annotated[
@@ -97,7 +94,8 @@ def _audit(
     from store.ledger import open_ledger
 
     audit = Audit()
-    grace = timedelta(seconds=2 * settings.sweep_interval_s + START_GRACE_S)
+    # Late is not lost: after an outage, or behind a full queue, the sweep catches up bit by bit.
+    grace = timedelta(seconds=2 * settings.sweep_interval_s + settings.run_deadline_s)
     with open_ledger(settings.ledger_url) as ledger:
         if stream:
             audit_streams(

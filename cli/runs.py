@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,15 +60,11 @@ def retry_command(
 
     Nobody is told twice of what was told already.
     """
-    from tasks import wiring
-    from tasks.app import publish_only
+    from tasks.wiring import wire
 
     if bool(run_ids) == dead:
         raise InvalidSettings("name dead runs, or give --dead for all of them")
-    settings = load_settings()
-    wiring.use(settings)
-    publish_only()
-    parts = wiring.current()
+    parts = wire(load_settings())
     parts.ledger.migrate()
     try:
         revived: list[str] = []
@@ -81,7 +76,7 @@ def retry_command(
     if as_json:
         print_json({"revived": revived, "not_dead": left})
     else:
-        Console().print(f"{len(revived)} runs taken up again.")
+        Console().print(f"{len(revived)} runs taken up again; the next sweep starts them.")
     if left:
         raise NotFound(
             f"not among the dead runs: {', '.join(map(cell, left))}; see: scanherald runs "
@@ -103,16 +98,7 @@ def _dead(parts: Wiring) -> Iterator[list[str]]:
 
 
 def _retry(parts: Wiring, run_ids: list[str]) -> list[str]:
-    """As the listener does: the ledger first, then the broker, then the ledger's note of it."""
-    from store.runs import mark_dispatched, revive
-    from tasks.chords import dispatch
+    from store.runs import revive
 
-    now = parts.clock()
     with parts.ledger.write() as connection:
-        grace = timedelta(seconds=parts.settings.starting_grace_s)
-        tickets = revive(connection, run_ids, now, dispatch_by=now + grace)
-    dispatch(tickets)
-    deadline = parts.clock() + timedelta(seconds=parts.settings.run_deadline_s)
-    with parts.ledger.write() as connection:
-        mark_dispatched(connection, tickets, deadline)
-    return [ticket.run_id for ticket in tickets]
+        return revive(connection, run_ids, parts.clock())

@@ -79,7 +79,7 @@ class Listener:
         self._backpressure = Backpressure(
             queue_depth,
             parts.settings.reports_high_water,
-            parts.settings.reports_low_water,
+            parts.settings.low_water,
             parts.monotonic,
         )
 
@@ -129,9 +129,14 @@ class Listener:
         if self._parts.monotonic() >= self._next_housekeeping:
             self._keep_house()
         if self._parts.monotonic() >= self._next_claim:
-            idle = self._streams.claim_idle(self._settings.claim_idle_ms, self._count)
-            self._next_claim = self._parts.monotonic() + self._settings.claim_idle_ms / 2000
-            if idle:
+            idle = self._streams.claim_idle(
+                self._settings.claim_idle_ms,
+                self._settings.batch_entries,
+                self._settings.batch_bytes,
+            )
+            if not idle:  # while there is something, the next turn claims on
+                self._next_claim = self._parts.monotonic() + self._settings.claim_idle_ms / 2000
+            else:
                 log.info("entries_claimed", entries=len(idle))
                 for entry in self._take_unsuspected(idle):
                     self._take_suspect(entry)
@@ -155,7 +160,7 @@ class Listener:
     def _take(self, entries: Sequence[Entry]) -> None:
         """Decode, RECORD, dispatch; then the entries may be acknowledged."""
         crash_here(CrashPoint.LISTENER_READ)
-        size = sum(len(name) + len(value) for one in entries for name, value in one.fields.items())
+        size = sum(entry.weight for entry in entries)
         aimed = self._settings.batch_bytes * len(entries) // max(1, size)
         self._count = max(1, min(self._settings.batch_entries, aimed))
         try:
@@ -245,7 +250,6 @@ class Listener:
                 for letter in dead
                 if letter.entry.fields or not events.is_known(connection, letter.entry)
             ]
-            alerts = alert_dead_letters(connection, self._parts, dead)
             recorded = events.record_batch(
                 connection,
                 decoded,
@@ -255,6 +259,7 @@ class Listener:
                 dispatch_by=now + timedelta(seconds=self._settings.starting_grace_s),
                 new_id=self._parts.new_id,
             )
+            alerts = alert_dead_letters(connection, self._parts, dead)
             crash_here(CrashPoint.LISTENER_COMMITTING)
         crash_here(CrashPoint.LISTENER_RECORDED)
         self._send(alerts)

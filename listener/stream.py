@@ -42,11 +42,13 @@ local now = redis.call('TIME')  -- the clock that made the ids
 local floor = string.format('%.0f-0', math.max(0, now[1] * 1000 + now[2] / 1000 - ARGV[1]))
 for _, flat in ipairs(groups) do
     local group = fields(flat)
-    local needed = group['last-delivered-id']
+    local needed = {group['last-delivered-id']}  -- a group set back has unread ones before pending
     if group['pending'] > 0 then
-        needed = redis.call('XPENDING', KEYS[1], group['name'])[2]  -- the oldest one
+        needed[2] = redis.call('XPENDING', KEYS[1], group['name'])[2]  -- the oldest one
     end
-    if key(needed) < key(floor) then floor = needed end
+    for _, id in ipairs(needed) do
+        if key(id) < key(floor) then floor = id end
+    end
 end
 return redis.call('XTRIM', KEYS[1], 'MINID', '~', floor)
 """
@@ -89,7 +91,7 @@ class EventStreams:
             retry=Retry(NoBackoff(), 0),
             protocol=2,  # one shape of answers, whatever the library's default becomes
         )
-        self._cursors: dict[str, str] = dict.fromkeys(self.streams, "0-0")
+        self._cursors: dict[str, str] = dict.fromkeys(self.streams, "-")
 
     def ensure_groups(self) -> None:
         """Create the group where it is missing, from the stream's very beginning.
@@ -130,28 +132,48 @@ class EventStreams:
             _add_acks(pipe, self.group, entries)
             pipe.execute()
 
-    def claim_idle(self, min_idle_ms: int, count: int) -> list[Entry]:
-        """Take over entries that another consumer has left pending for so long.
+    def claim_idle(self, min_idle_ms: int, count: int, max_bytes: int) -> list[Entry]:
+        """Take over entries that a consumer has left pending for so long.
 
-        The cursor moves on with each call: started at ``0-0`` every time, the
-        first entries that cannot be finished would starve all later ones.
-        Entries whose payload was trimmed away come without fields.
+        One by one, until they weigh ``max_bytes``: what killed their consumer may
+        have been their size.  The cursor moves on with each call: started at the
+        first one every time, entries that cannot be finished would starve all
+        later ones.  Entries whose payload was trimmed away come without fields.
+
+        Not by XAUTOCLAIM, which forgets trimmed ones in the step that reports
+        them: killed before RECORD, nobody would ever hear of them again.  Here
+        they stay pending until they are recorded and acknowledged.
         """
         claimed: list[Entry] = []
+        weight = 0
         for stream in self.streams:
             with _translated():
-                cursor, found, trimmed = self._redis.xautoclaim(
-                    stream,
-                    self.group,
-                    self.consumer,
-                    min_idle_time=min_idle_ms,
-                    start_id=self._cursors[stream],
-                    count=count,
+                idle = self._redis.xpending_range(
+                    stream, self.group, self._cursors[stream], "+", count, idle=min_idle_ms
                 )
-            self._cursors[stream] = _text(cursor)
-            claimed += [_entry(stream, raw) for raw in found]
-            claimed += [Entry(stream, _text(entry_id), {}) for entry_id in trimmed]
+            self._cursors[stream] = "-"  # from the start again, unless there is more
+            for number, row in enumerate(idle, start=1):
+                entry_id = _text(row["message_id"])
+                entry = self._claim(stream, entry_id, min_idle_ms)
+                if entry is not None:
+                    claimed.append(entry)
+                    weight += entry.weight
+                if number == count or weight >= max_bytes:
+                    self._cursors[stream] = f"({entry_id}"
+                    break
         return claimed
+
+    def _claim(self, stream: str, entry_id: str, min_idle_ms: int) -> Entry | None:
+        """One idle entry, or None if another consumer was faster."""
+        with _translated():
+            if not self._redis.xrange(stream, entry_id, entry_id, count=1):
+                return Entry(stream, entry_id, {})
+            found = self._redis.xclaim(stream, self.group, self.consumer, min_idle_ms, [entry_id])
+            if found:
+                return _entry(stream, found[0])
+            left = self._redis.xpending_range(stream, self.group, entry_id, entry_id, 1)
+        # Trimmed just now it is pending no more; the ledger tells it from a finished one.
+        return None if left else Entry(stream, entry_id, {})
 
     def deliveries_of(self, entries: Sequence[Entry]) -> dict[tuple[str, str], int]:
         """How often each of these pending entries has been delivered."""

@@ -56,6 +56,11 @@ class Entry:
     entry_id: str
     fields: Mapping[bytes, bytes]
 
+    @property
+    def weight(self) -> int:
+        """Bytes of its fields."""
+        return sum(len(name) + len(value) for name, value in self.fields.items())
+
 
 @dataclass(frozen=True, slots=True)
 class DecodedEntry:

@@ -134,8 +134,11 @@ class Settings(BaseSettings):
     reports_high_water: int = Field(
         1000, ge=1, description="Waiting report tasks at which listeners stop reading."
     )
-    reports_low_water: int = Field(
-        250, ge=0, description="Waiting report tasks at which they read on."
+    reports_low_water: int | None = Field(
+        None,
+        ge=0,
+        description="Waiting report tasks at which they read on; a quarter of the high-water mark "
+        "when empty.",
     )
     poison_deliveries: int = Field(
         5, ge=2, description="Deliveries of an entry after which it is taken alone."
@@ -282,16 +285,18 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         """Refuse numbers that are each right and together lose or repeat work."""
-        ordered: tuple[tuple[str, str, bool], ...] = (
-            # a task is asked to end before it is killed, and killed before it is given away
+        ordered = [
+            # a task is asked to end before it is killed
             ("task_soft_time_limit_s", "task_time_limit_s", True),
-            ("task_time_limit_s", "visibility_timeout_s", True),
-            # a countdown beyond the visibility timeout runs twice
-            ("retry_max_s", "visibility_timeout_s", True),
             # a lease that ends while its task may still send would send twice
             ("task_time_limit_s", "delivery_lease_s", False),
-            ("reports_low_water", "reports_high_water", True),
-        )
+        ]
+        if self.reports_low_water is not None:
+            ordered.append(("reports_low_water", "reports_high_water", True))
+        if self.broker_url.startswith(("redis", "sentinel")):
+            # Redis gives away what takes longer, at work or waiting for its countdown
+            ordered.append(("task_time_limit_s", "visibility_timeout_s", True))
+            ordered.append(("retry_max_s", "visibility_timeout_s", True))
         for lower, higher, strictly in ordered:
             low, high = getattr(self, lower), getattr(self, higher)
             if low > high or (strictly and low == high):
@@ -299,6 +304,15 @@ class Settings(BaseSettings):
                 relation = "below" if strictly else "at most"
                 raise ValueError(f"{names[0]} ({low}) must be {relation} {names[1]} ({high})")
         return self
+
+    @property
+    def low_water(self) -> int:
+        """Waiting report tasks at which a listener that has stopped reads on."""
+        return (
+            self.reports_high_water // 4
+            if self.reports_low_water is None
+            else (self.reports_low_water)
+        )
 
     @property
     def broker_url(self) -> str:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     case,
+    exists,
     func,
     select,
     true,
@@ -30,7 +31,7 @@ from schemas.runs import DeliveryState, RunState
 from store.artifacts import ArtifactStore
 from store.events import DEAD_SOURCE
 from store.ledger import Ledger
-from store.tables import attempts, deliveries, events, reports, runs, scans
+from store.tables import attempts, deliveries, events, notifications, reports, runs, scans
 
 PAGE = 500
 """Rows of one look."""
@@ -111,6 +112,8 @@ class LedgerAudit:
                 runs.c.inputs["language"].as_string().label("language"),
                 _given(runs.c.last_error),
                 scans.c.event_pk.label("scan_event_pk"),
+                events.c.reason.contains("told before").label("told_before"),
+                exists().where(notifications.c.run_id == runs.c.run_id).label("told"),
             )
             .join(events, events.c.event_pk == runs.c.event_pk)
             .outerjoin(scans, scans.c.scan_id == runs.c.scan_id)
@@ -120,8 +123,9 @@ class LedgerAudit:
             for row in page:
                 sums["runs"] += 1
                 sums[self._judge_run(row)] += 1
-                if row["state"] == RunState.DONE:
+                if row["state"] == RunState.DONE and not _is_superseded(row):
                     self._judge_formats(row, made)
+                    self._judge_news(row)
 
     def reports(self, artifacts: ArtifactStore | None) -> None:
         """``reports = ready + failed + expired + pending + unaccounted``.
@@ -213,8 +217,6 @@ class LedgerAudit:
     def _judge_formats(
         self, row: RowMapping, made: dict[tuple[str, str, str], tuple[str, str]]
     ) -> None:
-        if row["scan_event_pk"] not in (None, row["event_pk"]):
-            return  # superseded: the run of the later event makes the reports
         for name in row["formats"]:
             status, asked_by = made.get((row["scan_id"], row["language"], name), (None, None))
             if status is None or (status == "pending" and asked_by == row["run_id"]):
@@ -224,6 +226,15 @@ class LedgerAudit:
                     "The run is done, and this format is neither ready nor failed nor expired.",
                     "Ask for it by the task generate_report_async.",
                 )
+
+    def _judge_news(self, row: RowMapping) -> None:
+        if not row["told"] and not row["told_before"]:
+            self._gap(
+                "untold run",
+                {"run": row["run_id"]},
+                "The run is done, and no news of it was written for anybody.",
+                f"{DEFECT}.",
+            )
 
     def _judge_report(self, row: RowMapping) -> str:
         """The sum that a report belongs to."""
@@ -362,6 +373,11 @@ def recorded_identities(
             ).scalars()
             known |= {(source, event_id) for event_id in found}
     return known
+
+
+def _is_superseded(row: RowMapping) -> bool:
+    """Whether the same scan came again: the run of the later event makes the reports."""
+    return row["scan_event_pk"] not in (None, row["event_pk"])
 
 
 def _judge_event(row: RowMapping) -> Gap | None:

@@ -237,6 +237,19 @@ def read_payload(connection: Connection, event_pk: int) -> bytes | None:
     return None if payload is None else unpack(payload)
 
 
+def count_dead_letters_since(connection: Connection, since: datetime) -> int:
+    """Number of entries set aside since then."""
+    return connection.execute(
+        select(func.count())
+        .select_from(events)
+        .where(
+            events.c.outcome == "dead",
+            events.c.recorded_at >= since,
+            events.c.source.startswith(DEAD_SOURCE),
+        )
+    ).scalar_one()
+
+
 def count_outcomes(connection: Connection) -> dict[str, int]:
     """Number of events by outcome."""
     rows = connection.execute(select(events.c.outcome, func.count()).group_by(events.c.outcome))

@@ -326,6 +326,35 @@ def settle_dead(connection: Connection, run_id: str, reason: str, now: datetime)
     return True
 
 
+def begin_work(connection: Connection, run_id: str) -> int:
+    """Count a start of the body or of a fetch, before the work; returns which start this is.
+
+    The counts bound what kills its worker: within one attempt the message comes
+    back at once, and nothing else would end that.  0 for a run that is settled.
+    """
+    begun: int | None = connection.execute(
+        update(runs)
+        .where(runs.c.run_id == run_id, runs.c.state.in_(_UNSETTLED))
+        .values(started_attempt=runs.c.attempt, settling=runs.c.settling + 1)
+        .returning(runs.c.settling)
+    ).scalar_one_or_none()
+    return begun or 0
+
+
+def forgive_work(connection: Connection, run_id: str) -> None:
+    """Begin the count of ``begin_work`` again: it ended, be it by a passing fault."""
+    connection.execute(update(runs).where(runs.c.run_id == run_id).values(settling=0))
+
+
+def count_dead_since(connection: Connection, since: datetime) -> int:
+    """Number of runs given up since then."""
+    return connection.execute(
+        select(func.count())
+        .select_from(runs)
+        .where(runs.c.state == RunState.DEAD.value, runs.c.settled_at >= since)
+    ).scalar_one()
+
+
 def postpone(
     connection: Connection, run_id: str, attempt: int, error: str, deadline: datetime
 ) -> None:
@@ -333,7 +362,7 @@ def postpone(
     connection.execute(
         update(runs)
         .where(runs.c.run_id == run_id, runs.c.attempt == attempt, runs.c.state.in_(_UNSETTLED))
-        .values(last_error=plain(error), deadline=deadline, started_attempt=attempt)
+        .values(last_error=plain(error), deadline=deadline, started_attempt=attempt, settling=0)
     )
 
 
@@ -409,48 +438,39 @@ def claim_unfinished(
     return Sweepings(tuple(tickets), tuple(dead))
 
 
-def revive(
-    connection: Connection, run_ids: Sequence[str], now: datetime, *, dispatch_by: datetime
-) -> list[RunTicket]:
-    """Give dead runs another life: their next attempt, with all counts begun again.
+def revive(connection: Connection, run_ids: Sequence[str], now: datetime) -> list[str]:
+    """Give dead runs another life, with all counts begun again; return those that were dead.
 
-    Runs that are not dead are left out.  Killed after the commit and before the
-    tickets are dispatched, the sweep dispatches them after ``dispatch_by``.
+    They are overdue at once: the sweep dispatches their next attempt, as many at
+    a time as the queues have room for.
     """
-    tickets: list[RunTicket] = []
+    revived: list[str] = []
     for run_id in run_ids:
-        row = (
-            connection.execute(
-                update(runs)
-                .where(runs.c.run_id == run_id, runs.c.state == RunState.DEAD.value)
-                .values(
-                    state=RunState.RECORDED.value,
-                    attempt=runs.c.attempt + 1,
-                    starts=0,
-                    deadline=dispatch_by,
-                    settled_at=None,
-                )
-                .returning(runs.c.run_id, runs.c.attempt, runs.c.formats, runs.c.event_pk)
+        event_pk = connection.execute(
+            update(runs)
+            .where(runs.c.run_id == run_id, runs.c.state == RunState.DEAD.value)
+            .values(
+                state=RunState.RECORDED.value,
+                started_attempt=0,
+                starts=0,
+                settling=0,
+                deadline=now,
+                settled_at=None,
             )
-            .mappings()
-            .one_or_none()
-        )
-        if row is None:
+            .returning(runs.c.event_pk)
+        ).scalar_one_or_none()
+        if event_pk is None:
             continue
         connection.execute(
             update(reports)
-            .where(reports.c.run_id == run_id, reports.c.status == "failed")
+            .where(reports.c.run_id == run_id, reports.c.status.in_(("failed", "pending")))
             .values(status="pending", tries=0, error=None)
         )
-        event = connection.execute(
-            update(events)
-            .where(events.c.event_pk == row["event_pk"])
-            .values(outcome="pending", reason=f"taken up again on {now:%Y-%m-%d %H:%M} UTC")
-            .returning(events.c.dataref, events.c.payload_size)
-        ).one()
-        needs_data = event.dataref is not None and not event.payload_size
-        tickets.append(ticket(row, needs_data=needs_data))
-    return tickets
+        _settle_event(
+            connection, event_pk, "pending", f"taken up again on {now:%Y-%m-%d %H:%M} UTC"
+        )
+        revived.append(run_id)
+    return revived
 
 
 def dead_runs(connection: Connection, by: datetime, limit: int) -> list[str]:

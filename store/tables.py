@@ -115,6 +115,7 @@ runs = Table(
     Column("attempt", Integer, nullable=False),
     Column("started_attempt", Integer, nullable=False, server_default="0"),  # last one begun
     Column("starts", Integer, nullable=False, server_default="0"),  # attempts that were begun
+    Column("settling", Integer, nullable=False, server_default="0"),  # starts of the body or fetch
     Column("deadline", Utc),  # a sweep dispatches again after this; null once settled
     Column("formats", JSON, nullable=False),  # empty: the short way, no reports
     Column("inputs", JSON, nullable=False),  # frozen: what the report is a function of

@@ -2,7 +2,8 @@
 
 An alert is a notification like any other, in the ledger, with retries; it goes
 to subscribers that name ``operator.alert`` among their events.  Its event key
-holds the hour, so that a thousand failures of one kind wake somebody once.
+holds the hour and the size of that hour's trouble, so that a thousand failures
+of one kind tell somebody at the first, the tenth and so on, not each time.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Connection
 
+from schemas.errors import PermanentError
 from schemas.events import EventType
 from schemas.notifications import Fact, Notification
 from schemas.reports import Severity
 from schemas.runs import DeadEntry
 from store.deliveries import DeliveryTicket
+from store.events import count_dead_letters_since
+from store.runs import count_dead_since
+from store.subscribers import list_subscribers, wants
 from tasks.derive import MAX_TEXT_BYTES, whole
 from tasks.telling import plan
 from tasks.wiring import Wiring
@@ -28,14 +33,20 @@ NAMED = 10
 """How many of those concerned an alert names."""
 
 
-def alert_dead_runs(connection: Connection, parts: Wiring, dead: list[str]) -> list[DeliveryTicket]:
+def alert_dead_runs(
+    connection: Connection, parts: Wiring, dead: Sequence[str]
+) -> list[DeliveryTicket]:
     """Runs were given up: their scans have no report until somebody acts."""
+    if not dead:
+        return []
+    total = count_dead_since(connection, _hour(parts.clock()))
     return _alert(
         connection,
         parts,
         kind="runs_dead",
         concerned=dead,
-        title=f"{len(dead)} runs given up",
+        total=total,
+        title=f"Runs given up: {total} in this hour",
         summary="Runs ended dead after their last attempt. See `scanherald runs --state dead`; "
         "after a fix, `scanherald runs retry`.",
     )
@@ -44,7 +55,13 @@ def alert_dead_runs(connection: Connection, parts: Wiring, dead: list[str]) -> l
 def alert_dead_letters(
     connection: Connection, parts: Wiring, dead: Sequence[DeadEntry]
 ) -> list[DeliveryTicket]:
-    """Entries were set aside: trimmed in Redis before they were read, or against the contract."""
+    """Entries were set aside: trimmed in Redis before they were read, or against the contract.
+
+    To be called when they are recorded, in the same transaction.
+    """
+    if not dead:
+        return []
+    total = count_dead_letters_since(connection, _hour(parts.clock()))
     trimmed = [letter.entry.entry_id for letter in dead if not letter.entry.fields]
     refused = [letter.entry.entry_id for letter in dead if letter.entry.fields]
     return _alert(
@@ -52,7 +69,8 @@ def alert_dead_letters(
         parts,
         kind="entries_trimmed",
         concerned=trimmed,
-        title=f"{len(trimmed)} entries were trimmed before they were read",
+        total=total,
+        title=f"Entries trimmed before they were read; {total} dead letters in this hour",
         summary="Somebody trimmed or deleted entries that were pending; their content is gone. "
         "Publish them again, and leave trimming to the listener. See `scanherald dead-letters`.",
     ) + _alert(
@@ -60,7 +78,8 @@ def alert_dead_letters(
         parts,
         kind="entries_refused",
         concerned=refused,
-        title=f"{len(refused)} entries were set aside as dead letters",
+        total=total,
+        title=f"Entries set aside: {total} dead letters in this hour",
         summary="They break the event contract, or broke the listener. "
         "`scanherald dead-letters` says why, one by one.",
     )
@@ -71,32 +90,47 @@ def _alert(
     parts: Wiring,
     *,
     kind: str,
-    concerned: list[str],
+    concerned: Sequence[str],
+    total: int,
     title: str,
     summary: str,
 ) -> list[DeliveryTicket]:
+    """Plan an alert beside the work that it tells of, which it must never undo.
+
+    In a savepoint: an address that fits no key would otherwise roll back the
+    claim, the record or the burial, again and again.
+    """
     if not concerned:
         return []
     now = parts.clock()
-    log.error("operator_alert", kind=kind, count=len(concerned), concerned=concerned[:NAMED])
+    first = list(concerned[:NAMED])
+    log.error("operator_alert", kind=kind, count=len(concerned), total=total, concerned=first)
     alert = Notification(
-        event_key=f"{EventType.OPERATOR_ALERT}:{kind}:{_hour(now)}",
+        event_key=f"{EventType.OPERATOR_ALERT}:{kind}:{_hour(now):%Y-%m-%dT%H}:{len(str(total))}",
         type=EventType.OPERATOR_ALERT,
         occurred_at=now,
         domain=None,
         scan_id=None,
         severity=Severity.HIGH,
         title=title,
-        summary=f"{summary} Further ones of this hour are counted, not told.",
+        summary=summary,
         facts=(
-            Fact(label="Count", value=str(len(concerned))),
-            Fact(label="First", value=whole(", ".join(concerned[:NAMED]), MAX_TEXT_BYTES)),
+            Fact(label="In this hour", value=str(total)),
+            Fact(label="Such as", value=whole(", ".join(first), MAX_TEXT_BYTES)),
         ),
-        data={"kind": kind, "count": len(concerned), "first": concerned[:NAMED]},
+        data={"kind": kind, "total": total, "such_as": first},
     )
-    tickets, _ = plan(connection, parts, [alert], run_id=None, owner=None)
-    return tickets
+    try:
+        with connection.begin_nested():
+            listening = list_subscribers(connection, parts.box)
+            if not any(wants(subscriber, alert, None) for subscriber in listening):
+                return []  # and the key stays free for whoever subscribes in this hour
+            tickets, _ = plan(connection, parts, [alert], run_id=None, owner=None)
+            return tickets
+    except PermanentError as error:
+        log.error("operator_alert_untold", kind=kind, error=str(error))
+        return []
 
 
-def _hour(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H")
+def _hour(moment: datetime) -> datetime:
+    return moment.replace(minute=0, second=0, microsecond=0)

@@ -35,13 +35,11 @@ from schemas.runs import Run, RunState, RunTicket
 from schemas.scans import decode_scan
 from schemas.settings import Settings
 from store import runs
-from store.deliveries import DeliveryTicket
 from store.events import store_fetched_scan
 from tasks import wiring
-from tasks.alerts import alert_dead_runs
 from tasks.app import FETCH_DATA, app
+from tasks.attempts import begin, forgive, give_up, put_off
 from tasks.chords import dispatch
-from tasks.notifications import start_deliveries
 from tasks.retrying import retry_soon
 from tasks.wiring import Wiring
 
@@ -52,20 +50,21 @@ log = structlog.get_logger("tasks.fetch")
 def fetch_data(self: Task[..., Any], run_id: str, attempt: int) -> None:
     """Fetch a run's data and dispatch the rest of it under the same attempt.
 
-    What breaks the contract, and what does not answer after the retries, makes
-    the event dead with a reason.
+    What breaks the contract makes the event dead with a reason; what does not
+    answer is left to the sweep's next attempts, and dead after the last one.
     """
     parts = wiring.current()
     try:
-        ticket = redeem(parts, run_id, attempt)
+        ticket = redeem(parts, run_id, attempt) if begin(parts, run_id) else None
     except PermanentError as error:
-        _bury(parts, run_id, str(error))
+        give_up(parts, run_id, str(error))
         return
     except TransientError as error:
         number = self.request.retries + 1
         if isinstance(error, DataUnavailable) and number > parts.settings.task_max_retries:
-            _bury(parts, run_id, f"{error}; gave up after {number} tries")
+            put_off(parts, run_id, attempt, f"{error}, in {number} tries")
             return
+        forgive(parts, run_id)
         raise retry_soon(self, error, parts) from error
     if ticket is None:
         return
@@ -200,23 +199,12 @@ def _record(parts: Wiring, run: Run, data: bytes) -> None:
             defaults=parts.run_defaults,
             now=parts.clock(),
         )
+        runs.forgive_work(connection, run.run_id)
         runs.mark_dispatched(
             connection,
             [RunTicket(run.run_id, run.attempt, run.formats, needs_data=False)],
             parts.clock() + timedelta(seconds=parts.settings.run_deadline_s),
         )
-
-
-def _bury(parts: Wiring, run_id: str, reason: str) -> None:
-    alerts: list[DeliveryTicket] = []
-    with parts.ledger.write() as connection:
-        if runs.settle_dead(connection, run_id, reason, parts.clock()):
-            log.error("event_dead", run_id=run_id, reason=reason)
-            alerts = alert_dead_runs(connection, parts, [run_id])
-    try:
-        start_deliveries(alerts)
-    except BrokerUnavailable as error:
-        log.warning("deliveries_left_to_sweep", run_id=run_id, error=str(error))
 
 
 def _too_large(settings: Settings) -> TooLarge:

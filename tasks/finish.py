@@ -7,7 +7,6 @@ rendered what this one found ready.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -24,6 +23,7 @@ from store import runs
 from store.deliveries import DeliveryTicket
 from tasks import wiring
 from tasks.app import FINISH_RUN, NOTE_CHORD_ERROR, app
+from tasks.attempts import begin, forgive, put_off
 from tasks.derive import derive_from_event, derive_from_report, derive_without_report
 from tasks.notifications import start_deliveries
 from tasks.reports import assessed_report
@@ -41,16 +41,19 @@ def finish_run(
     """Settle a run.  ``header`` holds the header tasks' statuses, for the log."""
     parts = wiring.current()
     try:
+        if not begin(parts, run_id):
+            return
         tickets = settle(parts, run_id, attempt)
     except SoftTimeLimitExceeded:
-        _put_off(parts, run_id, attempt, "the body took longer than a task may take")
+        put_off(parts, run_id, attempt, "the body took longer than a task may take")
         return
     except PermanentError as error:
         # Such as an encryption key that fits nothing: the run's end will say so.
-        _put_off(parts, run_id, attempt, str(error))
+        put_off(parts, run_id, attempt, str(error))
         return
     except TransientError as error:
         # After the last retry this raises: the run stays unfinished, and the sweep's.
+        forgive(parts, run_id)
         raise retry_soon(self, error, parts) from error
     log.info("run_finished", run_id=run_id, header=header, deliveries=len(tickets))
     try:
@@ -167,12 +170,4 @@ def _postpone(parts: Wiring, run: Run, attempt: int, late: list[tuple[str, Any]]
     reasons = "; ".join(
         f"{name}: {(row or {}).get('error') or 'not rendered yet'}" for name, row in late
     )
-    _put_off(parts, run.run_id, attempt, reasons)
-
-
-def _put_off(parts: Wiring, run_id: str, attempt: int, reason: str) -> None:
-    """Leave a run to the sweep's next attempt, later with each one."""
-    log.warning("run_postponed", run_id=run_id, attempt=attempt, error=reason)
-    delay = min(parts.settings.run_deadline_s, parts.settings.retry_max_s * 2.0 ** (attempt - 1))
-    with parts.ledger.write() as connection:
-        runs.postpone(connection, run_id, attempt, reason, parts.clock() + timedelta(seconds=delay))
+    put_off(parts, run.run_id, attempt, reasons)

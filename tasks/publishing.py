@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from amqp.exceptions import AMQPError
 from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from schemas.errors import BrokerUnavailable
 
-_FAULTS = (KombuError, CeleryError, RedisError, OSError)
+_FAULTS = (KombuError, CeleryError, RedisError, AMQPError, OSError)
 
 
 @contextmanager

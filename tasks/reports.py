@@ -40,6 +40,9 @@ _assessed: OrderedDict[tuple[str, str], Report] = OrderedDict()
 
 ASSESSED_KEPT = 2
 
+ASSESSED_COOKIES = 10_000
+"""Cookies that Reports may hold beside the one being made: 50,000 take some 60 MB."""
+
 ON_DEMAND: dict[str, Any] = {"acks_late": False, "reject_on_worker_lost": False}
 """Somebody waits for these and can ask again: a scan that kills its worker is not given back."""
 
@@ -141,6 +144,7 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
     if key in _assessed:
         _assessed.move_to_end(key)
         return _assessed[key]
+    _make_room()
     previous = None
     if run.inputs.previous_event_pk is not None:
         with parts.ledger.read() as connection:
@@ -162,9 +166,16 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
         log.exception("assess_crashed", run_id=run.run_id)
         raise RenderFailed(f"the scan could not be judged: {type(error).__name__}") from error
     _assessed[key] = report
-    while len(_assessed) > ASSESSED_KEPT:
-        _assessed.popitem(last=False)
     return report
+
+
+def _make_room() -> None:
+    """Let go of the oldest Reports before the next is made, not after: both at once is the peak."""
+    while _assessed and (
+        len(_assessed) >= ASSESSED_KEPT
+        or sum(len(report.cookies) for report in _assessed.values()) > ASSESSED_COOKIES
+    ):
+        _assessed.popitem(last=False)
 
 
 def artifact_key(run: Run, scan_id: str, name: Format) -> str:

@@ -16,6 +16,7 @@ def test_each_bad_entry_ends_with_a_reason_and_the_next_good_one_is_reported(
         "SCANHERALD_DATAREF_TIMEOUT_S": "0.3",
         "SCANHERALD_TASK_MAX_RETRIES": "1",
         "SCANHERALD_RETRY_MAX_S": "0.2",
+        "SCANHERALD_RUN_MAX_ATTEMPTS": "1",
     }
     service.sink.script(*[SinkAnswer(status=200, body=b"{}", delay_s=5.0)] * 4)
     many = {
@@ -37,7 +38,7 @@ def test_each_bad_entry_ends_with_a_reason_and_the_next_good_one_is_reported(
         ({"note": b"neither"}, "neither `data` nor `dataref`"),
         ({"data": b'{"params":' + b'{"a":' * 10_000}, "nested too deeply"),
         ({"data": b'{"scan_id":"\xff\xfe"}'}, "UTF-8"),
-        ({"dataref": f"{service.sink.url}/slow"}, "gave up after 2 tries"),
+        ({"dataref": f"{service.sink.url}/slow"}, "in 2 tries"),
         ({"dataref": "file:///etc/passwd"}, "SCANHERALD_DATAREF_FILE_ROOTS"),
         ({"dataref": "https://169.254.169.254/latest"}, "private or reserved address"),
     ]

@@ -118,12 +118,12 @@ def render(ledger: Ledger, store: ArtifactStore, run: Run, *, now: datetime = NO
 def settle(ledger: Ledger, run: Run, *, now: datetime = NOW) -> None:
     with ledger.write() as connection:
         assert runs.settle_done(connection, run, now, score=50, summary="2 artifacts")
+        news = notification(f"scan.completed:{run.run_id}")
+        assert deliveries.save_notification(connection, news, run.run_id, now)
 
 
-def tell(ledger: Ledger, key: str = "k:1", suppressed: str | None = None) -> str:
-    """Plan one delivery; returns its id."""
-    address = ChannelAddress(kind=ChannelKind.WEBHOOK, target="https://one.example/hook")
-    notification = Notification(
+def notification(key: str) -> Notification:
+    return Notification(
         event_key=key,
         type=EventType.SCAN_COMPLETED,
         occurred_at=NOW,
@@ -135,9 +135,14 @@ def tell(ledger: Ledger, key: str = "k:1", suppressed: str | None = None) -> str
         facts=(),
         data={},
     )
+
+
+def tell(ledger: Ledger, key: str = "k:1", suppressed: str | None = None) -> str:
+    """Plan one delivery; returns its id."""
+    address = ChannelAddress(kind=ChannelKind.WEBHOOK, target="https://one.example/hook")
     recipient = Recipient("one", address, suppressed=suppressed)
     with ledger.write() as connection:
-        deliveries.save_notification(connection, notification, None, NOW)
+        deliveries.save_notification(connection, notification(key), None, NOW)
         deliveries.plan_deliveries(
             connection,
             key,
@@ -200,6 +205,20 @@ def settled(ledger: Ledger, store: ArtifactStore) -> Run:
     fail(ledger, tell(ledger, "failed"))
     tell(ledger, "suppressed", suppressed="the subscriber is paused")
     return run
+
+
+def test_a_done_run_that_told_nobody_anything_is_a_gap(
+    ledger: Ledger, settled: Run, audit: Any
+) -> None:
+    with ledger.write() as connection:
+        connection.execute(
+            delete(tables.notifications).where(tables.notifications.c.run_id == settled.run_id)
+        )
+    gap = only(audit())
+    assert (gap.kind, gap.what) == ("untold run", {"run": settled.run_id})
+    with ledger.write() as connection:
+        runs.note_outcome(connection, settled, "1 notifications, 1 of them told before: k")
+    assert audit().status == "clean"
 
 
 def test_settled_work_is_clean_and_adds_up(settled: Run, audit: Any) -> None:

@@ -901,45 +901,80 @@ def give_up(ledger: Ledger, run: Run) -> None:
     assert write(ledger, runs.settle_dead, run.run_id, "its disk was full", NOW)
 
 
-def revive(ledger: Ledger, *run_ids: str, now: datetime = NOW) -> list[RunTicket]:
-    with ledger.write() as connection:
-        return runs.revive(connection, run_ids, now, dispatch_by=now + MINUTE)
+def revive(ledger: Ledger, *run_ids: str, now: datetime = NOW) -> list[str]:
+    return write(ledger, runs.revive, run_ids, now)
 
 
 def test_a_dead_run_is_given_another_life_with_its_counts_begun_again(ledger: Ledger) -> None:
     dead, other = recorded_run(ledger, 1), recorded_run(ledger, 2)
     for _ in range(3):
         start(ledger, dead)
+        write(ledger, runs.begin_work, dead.run_id)
         claim(ledger, NOW + DAY)
+    write(ledger, runs.mark_dispatched, claim(ledger, NOW + 2 * DAY).tickets, NOW + 9 * DAY)
     give_up(ledger, dead)
-    attempt = load(ledger, RunTicket(dead.run_id, 0, (), needs_data=False)).attempt
-
-    (ticket,) = revive(ledger, dead.run_id, other.run_id, "no such run")
-
-    assert ticket == RunTicket(dead.run_id, attempt + 1, FORMATS, needs_data=False)
     (row,) = (row for row in rows(ledger, tables.runs) if row["run_id"] == dead.run_id)
-    assert (row["state"], row["starts"], row["settled_at"]) == ("recorded", 0, None)
+    attempt = row["attempt"]
+
+    assert revive(ledger, dead.run_id, other.run_id, "no such run") == [dead.run_id]
+
+    (row,) = (row for row in rows(ledger, tables.runs) if row["run_id"] == dead.run_id)
+    assert (row["state"], row["starts"], row["started_attempt"], row["settling"]) == (
+        "recorded",
+        0,
+        0,
+        0,
+    )
+    assert row["settled_at"] is None
     assert read(ledger, events.count_outcomes) == {"pending": 2}
     assert revive(ledger, dead.run_id) == [], "it lives"
+    assert claim(ledger, NOW, max_attempts=1).tickets == (
+        RunTicket(dead.run_id, attempt + 1, FORMATS, needs_data=False),
+    )
 
 
-def test_a_run_revived_and_never_dispatched_is_the_sweeps(ledger: Ledger) -> None:
+def test_a_revived_run_renders_the_formats_that_had_failed_or_never_ended(ledger: Ledger) -> None:
     run = recorded_run(ledger)
-    give_up(ledger, run)
-    revive(ledger, run.run_id, now=NOW + DAY)
-    assert claim(ledger, NOW + DAY + MINUTE - timedelta(seconds=1)).tickets == ()
-    assert [ticket.attempt for ticket in claim(ledger, NOW + DAY + MINUTE).tickets] == [3]
-
-
-def test_a_revived_run_renders_the_formats_that_had_failed(ledger: Ledger) -> None:
-    run = recorded_run(ledger)
-    start(ledger, run)
+    for _ in range(2):
+        start(ledger, run)
     with ledger.write() as connection:
-        runs.save_render_error(connection, run, Format.PDF, "poison", final=True)
         runs.save_rendered(connection, run, [rendered(Format.HTML)], NOW)
     give_up(ledger, run)
     revive(ledger, run.run_id)
+    assert start(ledger, run).wanted == (Format.PDF,), "its starts are counted anew"
+    with ledger.write() as connection:
+        runs.save_render_error(connection, run, Format.PDF, "poison", final=True)
+    give_up(ledger, run)
+    revive(ledger, run.run_id)
     assert start(ledger, run).wanted == (Format.PDF,)
+
+
+def test_starts_of_the_body_are_counted_until_one_ends(ledger: Ledger) -> None:
+    run = recorded_run(ledger)
+    assert [write(ledger, runs.begin_work, run.run_id) for _ in range(3)] == [1, 2, 3]
+    write(ledger, runs.forgive_work, run.run_id)
+    assert write(ledger, runs.begin_work, run.run_id) == 1
+    write(ledger, runs.postpone, run.run_id, 1, "not yet", NOW)
+    assert write(ledger, runs.begin_work, run.run_id) == 1
+    give_up(ledger, run)
+    assert write(ledger, runs.begin_work, run.run_id) == 0, "it is settled"
+
+
+def test_an_attempt_whose_body_began_counts_towards_the_cap(ledger: Ledger) -> None:
+    run = recorded_run(ledger)
+    write(ledger, runs.begin_work, run.run_id)
+    assert claim(ledger, NOW + MINUTE, max_attempts=1).dead == (run.run_id,)
+
+
+def test_the_dead_of_an_hour_are_counted(ledger: Ledger) -> None:
+    found = [recorded_run(ledger, number) for number in (1, 2, 3)]
+    for hour, run in enumerate(found):
+        write(ledger, runs.settle_dead, run.run_id, "over", NOW + timedelta(hours=hour))
+    assert read(ledger, runs.count_dead_since, NOW + timedelta(hours=1)) == 2
+    letter = DeadEntry(Entry(STREAM, "9-0", {b"a": b"b"}), "no")
+    record(ledger, dead=[letter], now=NOW)
+    assert read(ledger, events.count_dead_letters_since, NOW) == 1
+    assert read(ledger, events.count_dead_letters_since, NOW + MINUTE) == 0
 
 
 def test_dead_runs_are_listed_by_when_they_died_and_bounded(ledger: Ledger) -> None:

@@ -27,10 +27,11 @@ QUICK = {
     "SCANHERALD_DELIVERY_LEASE_S": "5",
     "SCANHERALD_VISIBILITY_TIMEOUT_S": "6",
     "SCANHERALD_CLAIM_IDLE_MS": "3000",
-    "SCANHERALD_RUN_MAX_ATTEMPTS": "50",
-    "SCANHERALD_RENDER_MAX_TRIES": "50",
 }
-"""Every wait of the service shortened, so that what production does in minutes shows in seconds."""
+"""Every wait of the service shortened, so that what production does in minutes shows in seconds.
+
+The bounds on attempts and on starts are production's: a kill must not look like poison.
+"""
 
 RECOVERED_WITHIN_S = 30.0
 
@@ -170,6 +171,7 @@ class Judge:
         expected = {"ready": 4 * events - failed_artifacts, "failed": failed_artifacts}
         assert made == {status: count for status, count in expected.items() if count}
         deliveries = service.deliveries()
+        assert len(deliveries) >= events, "every run has something to tell"
         assert {row["state"] for row in deliveries} <= {"sent"}
         sends = Counter(request.headers["webhook-id"] for request in service.sink.requests)
         assert set(sends) == {row["delivery_id"] for row in deliveries}, "an effect per delivery"

@@ -176,6 +176,8 @@ def judge(soak: Soak, first: dict[str, float], last: dict[str, float]) -> list[s
         wrong.append(f"{soak.sound} scans were published, the runs are {states}")
     if (letters := len(service.dead_letters())) != soak.bad:
         wrong.append(f"{soak.bad} broken entries were published, {letters} are dead letters")
+    if len(service.deliveries()) < soak.sound:
+        wrong.append("not every run had something to tell")
     planned = {row["delivery_id"]: row["state"] for row in service.deliveries()}
     if unsent := Counter(state for state in planned.values() if state != "sent"):
         wrong.append(f"deliveries that are not sent: {dict(unsent)}")

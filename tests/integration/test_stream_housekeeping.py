@@ -110,6 +110,16 @@ def test_one_old_pending_entry_keeps_itself_and_all_after_it(client: Any, join: 
     assert (pending.entry_id, bool(pending.fields)) == (ids[300], True)
 
 
+def test_a_group_that_was_set_back_keeps_what_it_has_to_read_again(client: Any, join: Any) -> None:
+    streams = join()
+    ids = fill(client)
+    entries = streams.read_new(COUNT)
+    streams.ack(entries[:-1])
+    client.xgroup_setid(STREAM, GROUP, "0")
+    assert streams.trim(0) == 0
+    assert left(client) == ids
+
+
 def test_entries_younger_than_the_retention_stay_for_replays(client: Any, join: Any) -> None:
     streams = join()
     ids = fill(client)
@@ -160,7 +170,7 @@ def test_a_dead_consumer_is_forgotten_only_when_it_has_nothing_pending(
     assert streams.remove_idle_consumers(0.05) == ["finished"]
     assert consumers(client) == {"living", "owing"}
     assert client.xpending(STREAM, GROUP)["pending"] == 20
-    assert len(streams.claim_idle(0, 100)) == 20, "nothing was dropped with a consumer"
+    assert len(streams.claim_idle(0, 100, 10**6)) == 20, "nothing was dropped with a consumer"
 
 
 def test_a_consumer_that_was_heard_of_lately_stays(client: Any, join: Any) -> None:

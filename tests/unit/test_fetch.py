@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,19 +299,49 @@ def test_content_that_breaks_the_contract_makes_the_event_dead_with_a_reason(
     assert dispatched == []
 
 
-def test_a_server_that_does_not_answer_is_asked_again_and_then_the_event_is_dead(
-    fetching_parts: Any, http: type[Http], record: Any, rows: Any, dispatched: list[RunTicket]
+def test_a_server_that_does_not_answer_is_asked_again_and_then_left_to_the_sweep(
+    fetching_parts: Any,
+    http: type[Http],
+    record: Any,
+    rows: Any,
+    clock: Any,
+    dispatched: list[RunTicket],
 ) -> None:
     http.answer = ChannelUnavailable("https://scans.example did not finish within 10 s")
     ticket = record(fetching_parts, dataref="https://scans.example/1")
     fetch_data.apply((ticket.run_id, 1)).get()
     assert len(http.asked) == 4
-    (event,) = rows(fetching_parts, "events")
-    assert event["outcome"] == "dead"
-    assert event["reason"] == (
-        "dataref: https://scans.example did not finish within 10 s; gave up after 4 tries"
-    )
+    (run,) = rows(fetching_parts, "runs")
+    said = "dataref: https://scans.example did not finish within 10 s, in 4 tries"
+    assert (run["state"], run["last_error"], run["settling"]) == ("recorded", said, 0)
     assert dispatched == []
+    clock.forward(fetching_parts.settings.retry_max_s + 1)
+    sweep_once(fetching_parts)
+    assert [(ticket.attempt, ticket.needs_data) for ticket in dispatched] == [(2, True)]
+
+
+def test_a_fetch_that_kills_its_worker_is_given_up(
+    fetching_parts: Any, record: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    deaths = []
+
+    def die(*_: Any) -> None:
+        deaths.append(1)
+        raise Killed
+
+    monkeypatch.setattr(sys.modules["tasks.fetch"], "fetch", die)
+    ticket = record(fetching_parts, dataref="https://scans.example/1")
+    limit = fetching_parts.settings.render_max_tries
+    for _ in range(limit):
+        with pytest.raises(Killed):
+            fetch_data.apply((ticket.run_id, 1)).get()
+    fetch_data.apply((ticket.run_id, 1)).get()
+    assert len(deaths) == limit
+    (run,) = rows(fetching_parts, "runs")
+    assert (run["state"], "given up as poison" in run["last_error"]) == ("dead", True)
 
 
 def test_a_server_that_answers_late_costs_nothing(

@@ -28,7 +28,7 @@ from schemas.reports import DEFAULT_FORMATS, Format, Severity
 from schemas.runs import RunTicket
 from store import runs, tables
 from store.ledger import unpack
-from tasks import notifications, reports
+from tasks import finish, notifications, reports
 from tasks.finish import finish_run, note_chord_error, settle
 from tasks.reports import render_formats, render_report
 from tasks.sweep import sweep_once
@@ -112,6 +112,33 @@ def test_a_killed_workers_format_is_rendered_again_to_the_same_bytes(
         row["format"]: row["sha256"] for row in rows(parts, "reports") if row["scan_id"] == scan_id
     }
     assert again == first
+
+
+@pytest.mark.parametrize(("cookies", "kept"), [(1, 1), (3, 0)])
+def test_a_large_report_is_let_go_before_the_next_is_made(
+    parts: Any,
+    record: Any,
+    make_scan: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    cookies: int,
+    kept: int,
+) -> None:
+    monkeypatch.setattr(reports, "ASSESSED_COOKIES", 2)
+    first = record(parts, make_scan(1, cookies=[{"name": "a"}] * cookies))
+    header(first, "json")
+    header(first, "csv")
+    assert len(reports._assessed) == 1, "the formats of one run share their Report"
+
+    beside: list[int] = []
+    whole = reports.assess
+
+    def assess(*arguments: Any, **named: Any) -> Any:
+        beside.append(len(reports._assessed))
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(reports, "assess", assess)
+    header(record(parts, make_scan(2)), "json")
+    assert beside == [kept]
 
 
 def test_a_format_that_fails_leaves_the_other_three_and_the_message_names_it(
@@ -556,3 +583,35 @@ def test_a_broken_chord_of_an_old_attempt_changes_nothing(
     sweep_once(light)
     note_chord_error.apply(("failed-task",), {"run_id": ticket.run_id, "attempt": 1}).get()
     assert sweep_once(light)["runs"] == 0
+
+
+def test_a_body_that_kills_its_worker_is_given_up_and_operators_are_told(
+    parts: Any,
+    record: Any,
+    subscribe: Any,
+    rows: Any,
+    published: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    deaths = []
+
+    def die(*_: Any) -> None:
+        deaths.append(1)
+        raise Killed
+
+    subscribe(parts, "operator", events=("operator.alert",))
+    ticket = record(parts, b'{"error":"DNS"}', type="scan.failed")
+    monkeypatch.setattr(finish, "settle", die)
+    limit = parts.settings.render_max_tries
+    for _ in range(limit):
+        with pytest.raises(Killed):
+            finish.finish_run.apply(([], ticket.run_id, 1)).get()
+    finish.finish_run.apply(([], ticket.run_id, 1)).get()
+    assert len(deaths) == limit
+    (run,) = rows(parts, "runs")
+    assert run["state"] == "dead"
+    assert f"{limit} starts of its body or fetch never ended" in run["last_error"]
+    assert len(published) == 1

@@ -134,7 +134,7 @@ def test_a_bad_value_is_refused_with_its_variable(
     ("settings", "words"),
     [
         ({"task_soft_time_limit_s": 300}, "SOFT_TIME_LIMIT_S .300. must be below"),
-        ({"task_time_limit_s": 600}, "SCANHERALD_VISIBILITY_TIMEOUT_S"),
+        ({"task_time_limit_s": 600, "delivery_lease_s": 900}, "SCANHERALD_VISIBILITY_TIMEOUT_S"),
         ({"retry_max_s": 600}, "SCANHERALD_RETRY_MAX_S"),
         ({"delivery_lease_s": 299}, "at most SCANHERALD_DELIVERY_LEASE_S .299"),
         ({"reports_low_water": 1000}, "SCANHERALD_REPORTS_HIGH_WATER"),
@@ -145,6 +145,20 @@ def test_numbers_that_would_lose_or_repeat_work_together_are_refused(
 ) -> None:
     with pytest.raises(InvalidSettings, match=words):
         load_settings(**settings)
+
+
+def test_another_broker_than_redis_gives_nothing_away_by_time() -> None:
+    settings = load_settings(
+        celery_broker_url="amqp://broker//", task_time_limit_s=3600, delivery_lease_s=3600
+    )
+    assert settings.task_time_limit_s > settings.visibility_timeout_s
+
+
+@pytest.mark.parametrize(("low", "mark"), [(None, 50), (0, 0), (199, 199)])
+def test_the_low_water_mark_is_a_quarter_of_the_high_one_unless_set(
+    low: int | None, mark: int
+) -> None:
+    assert load_settings(reports_high_water=200, reports_low_water=low).low_water == mark
 
 
 def test_every_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

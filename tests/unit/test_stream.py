@@ -16,6 +16,9 @@ from schemas.runs import Entry
 STREAM = "scans:events"
 
 
+MUCH = 10**9
+
+
 def ids(entries: list[Entry]) -> list[str]:
     return [entry.entry_id for entry in entries]
 
@@ -100,7 +103,7 @@ def test_only_entries_idle_for_long_enough_are_claimed(client: Any, join: Any) -
     add(client, 2)
     old, _ = ids(join("dead").read_new(10))
     age(client, [old])
-    assert ids(join().claim_idle(60_000, 10)) == [old]
+    assert ids(join().claim_idle(60_000, 10, MUCH)) == [old]
 
 
 def test_the_claims_cursor_moves_on_and_comes_round_again(client: Any, join: Any) -> None:
@@ -108,9 +111,41 @@ def test_the_claims_cursor_moves_on_and_comes_round_again(client: Any, join: Any
     join("dead").read_new(10)
     consumer = join()
     claimed = []
-    for _ in range(4):  # an idle time of 0 keeps what was claimed claimable
-        claimed += ids(consumer.claim_idle(0, 1))
-    assert claimed == [*published, published[0]]
+    for _ in range(5):  # an idle time of 0 keeps what was claimed claimable
+        claimed.append(ids(consumer.claim_idle(0, 1, MUCH)))
+    first, second, third = published
+    assert claimed == [[first], [second], [third], [], [first]]
+
+
+def test_claims_stop_at_their_weight_and_go_on_from_there(client: Any, join: Any) -> None:
+    published = [client.xadd(STREAM, {"data": b"x" * 100}).decode() for _ in range(5)]
+    join("dead").read_new(10)
+    consumer = join()
+    assert ids(consumer.claim_idle(0, 10, 150)) == published[:2]
+    assert ids(consumer.claim_idle(0, 10, 150)) == published[2:4]
+    assert ids(consumer.claim_idle(0, 10, 150)) == published[4:]
+
+
+def test_a_trimmed_entry_stays_pending_until_it_is_acknowledged(client: Any, join: Any) -> None:
+    (entry_id,) = add(client, 1)
+    join("dead").read_new(10)
+    client.xtrim(STREAM, maxlen=0)
+    killed_before_it_recorded = join("one").claim_idle(0, 10, MUCH)
+    again = join("two").claim_idle(0, 10, MUCH)
+    assert killed_before_it_recorded == again == [Entry(STREAM, entry_id, {})]
+    join("two").ack(again)
+    assert join("three").claim_idle(0, 10, MUCH) == []
+
+
+def test_an_entry_that_its_consumer_has_taken_up_again_is_not_claimed(
+    client: Any, join: Any
+) -> None:
+    published = add(client, 1)
+    join("dead").read_new(10)
+    age(client, published)
+    late = join("late")
+    client.xclaim(STREAM, "scanherald", "faster", 0, published)
+    assert late._claim(STREAM, published[0], 60_000) is None
 
 
 def test_a_trimmed_own_entry_comes_without_fields(client: Any, join: Any) -> None:
@@ -125,7 +160,7 @@ def test_a_trimmed_idle_entry_is_claimed_without_fields(client: Any, join: Any) 
     join("dead").read_new(10)
     age(client, published)
     client.xtrim(STREAM, maxlen=1, approximate=False)
-    claimed = join().claim_idle(60_000, 10)
+    claimed = join().claim_idle(60_000, 10, MUCH)
     assert {entry.entry_id: dict(entry.fields) for entry in claimed} == {
         published[0]: {},
         published[1]: {b"data": b"1"},
@@ -157,7 +192,7 @@ def test_a_group_that_is_gone_is_the_streams_unavailability(client: Any, join: A
         lambda consumer: consumer.read_new(1),
         lambda consumer: consumer.read_new(1, [Entry(STREAM, "1-0", {})]),
         lambda consumer: consumer.read_own_pending({}, 1),
-        lambda consumer: consumer.claim_idle(1, 1),
+        lambda consumer: consumer.claim_idle(1, 1, MUCH),
         lambda consumer: consumer.ack([Entry(STREAM, "1-0", {})]),
         lambda consumer: consumer.deliveries_of([Entry(STREAM, "1-0", {})]),
     ],

@@ -7,12 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
 from schemas.errors import BrokerUnavailable
 from schemas.runs import RunTicket
 from store import runs
+from store.secrets import SecretBox
 from tasks import chords
 from tasks import sweep as sweeping
 from tasks.finish import settle
@@ -248,7 +250,15 @@ def test_a_bug_in_publishing_stays_loud(
         sweep_once(parts)
 
 
-def test_operators_who_ask_for_alerts_are_told_of_dead_runs_once_an_hour(
+def die(parts: Any, clock: Any, record: Any, make_scan: Any, *numbers: int) -> None:
+    """Let these scans' runs end dead in one sweep."""
+    for number in numbers:
+        begin(parts, record(parts, make_scan(number)).run_id)
+    clock.forward(61)
+    assert sweep_once(parts)["dead"] == len(numbers)
+
+
+def test_operators_who_ask_for_alerts_are_told_at_the_first_and_the_tenth_of_an_hour(
     make_parts: Callable[..., Any],
     record: Any,
     make_scan: Any,
@@ -261,15 +271,57 @@ def test_operators_who_ask_for_alerts_are_told_of_dead_runs_once_an_hour(
     parts = make_parts(run_max_attempts=1)
     subscribe(parts, "operator", events=("operator.alert",))
     subscribe(parts, "officer")
-    for number in (1, 2, 3):
-        ticket = record(parts, make_scan(number))
-        begin(parts, ticket.run_id)
-        clock.forward(61 if number < 3 else 3600)
-        assert sweep_once(parts)["dead"] == 1
+    told = []
+    for numbers in ((1,), (2,), range(3, 15), (15,)):
+        die(parts, clock, record, make_scan, *numbers)
+        told.append(len(rows(parts, "deliveries")))
+    assert told == [1, 1, 2, 2]
+    clock.forward(3600)
+    die(parts, clock, record, make_scan, 16)
     alerts = rows(parts, "deliveries")
-    assert [row["subscriber_id"] for row in alerts] == ["operator", "operator"]
-    assert len({row["event_key"] for row in alerts}) == 2, "one for each hour"
+    assert len(alerts) == 3, "another hour"
+    assert {row["subscriber_id"] for row in alerts} == {"operator"}
     assert {row["delivery_id"] for row in alerts} == {row[0] for row in published}
+
+
+def test_an_alert_that_nobody_listened_to_is_told_to_who_comes_later(
+    make_parts: Callable[..., Any],
+    record: Any,
+    make_scan: Any,
+    rows: Any,
+    clock: Any,
+    subscribe: Any,
+    dispatched: list[RunTicket],
+    published: list[Any],
+) -> None:
+    parts = make_parts(run_max_attempts=1)
+    die(parts, clock, record, make_scan, 1)
+    subscribe(parts, "operator", events=("operator.alert",))
+    die(parts, clock, record, make_scan, 2)
+    assert len(rows(parts, "deliveries")) == 1
+
+
+def test_an_address_that_fits_no_key_does_not_stop_the_sweep(
+    make_parts: Callable[..., Any],
+    record: Any,
+    make_scan: Any,
+    rows: Any,
+    clock: Any,
+    subscribe: Any,
+    dispatched: list[RunTicket],
+) -> None:
+    parts = make_parts(run_max_attempts=1)
+    subscribe(parts, "operator", events=("operator.alert",))
+    (parts.settings.data_dir / "secrets.key").unlink(missing_ok=True)
+    parts._box = SecretBox([Fernet.generate_key().decode()])
+    begin(parts, record(parts, make_scan(1)).run_id)
+    late = record(parts, make_scan(2))
+    clock.forward(61)
+    with capture_logs() as logs:
+        assert sweep_once(parts) == {"runs": 1, "deliveries": 0, "dead": 1}
+    assert "operator_alert_untold" in [line["event"] for line in logs]
+    assert [ticket.run_id for ticket in dispatched] == [late.run_id]
+    assert sorted(run["state"] for run in rows(parts, "runs")) == ["dead", "dispatched"]
 
 
 @pytest.mark.parametrize("full", ["reports", "notifications"])
