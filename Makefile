@@ -13,7 +13,7 @@ demo: $(READY)  ## the main job on eleven real scans, with everything embedded
 test: $(READY)  ## the tests that need Python packages alone
 	$(BIN)/pytest -m "not full and not faults"
 
-test-full: $(READY)  ## the tests that also need the system packages of .ci/run
+test-full: $(READY)  ## the tests that need the system packages of .ci/run, or much time
 	$(BIN)/pytest -m full
 
 faults: $(READY)  ## kill -9 everywhere; prints a line per fault test

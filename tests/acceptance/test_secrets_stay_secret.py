@@ -266,6 +266,7 @@ class Operator:
         self.heard += (answer.stdout + answer.stderr).encode()
 
 
+@pytest.mark.full  # three quarters of a minute
 @pytest.mark.timeout(240)
 def test_no_secret_is_written_down_on_a_good_day_or_a_bad_one(
     service: Any, sink: HttpSink, mails: MailSink, tmp_path: Path

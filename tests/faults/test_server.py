@@ -19,12 +19,12 @@ from tests.faults.conftest import small_scans
 STREAM, GROUP = "scans:events", "scanherald"
 
 
-def read_by_somebody_else(quick: Any, count: int) -> list[str]:
+def read_and_die(quick: Any, consumer: str, count: int) -> list[str]:
     """Deliver the next entries to a consumer that dies before it does anything."""
     with contextlib.closing(quick.redis()) as client:
         with contextlib.suppress(redis.ResponseError):  # the group is there already
             client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
-        ((_, entries),) = client.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=count)
+        ((_, entries),) = client.xreadgroup(GROUP, consumer, {STREAM: ">"}, count=count)
     return [entry_id.decode() for entry_id, _ in entries]
 
 
@@ -68,15 +68,19 @@ def test_a_server_that_forgot_everything_costs_time_and_no_run(quick: Any, judge
     assert "NOGROUP" in lost[0]["error"]
 
 
+@pytest.mark.parametrize(
+    "consumer",
+    ["listener-1", pytest.param("another", marks=pytest.mark.faults)],  # read as own; claimed
+)
 def test_entries_trimmed_while_they_were_pending_are_counted_and_the_rest_goes_on(
-    quick: Any, judge: Any
+    quick: Any, judge: Any, consumer: str
 ) -> None:
     """Fault 14: XTRIM under a dead consumer's batch."""
     trimmed, sound = 5, 5
     quick.start("worker", "beat")
     quick.subscribe()
     quick.publish(*small_scans(trimmed))
-    gone = read_by_somebody_else(quick, trimmed)
+    gone = read_and_die(quick, consumer, trimmed)
     with contextlib.closing(quick.redis()) as client:
         client.xtrim(STREAM, maxlen=0, approximate=False)
     quick.publish(*small_scans(sound, first=trimmed + 1))

@@ -23,6 +23,8 @@ SOON = {
 }
 """Retries without the pauses that real outages need."""
 
+pytestmark = pytest.mark.full  # a minute in all
+
 
 def wait_for_reason(service: Any, reason: str) -> None:
     """Until the unfinished run says why it is late, and so does the log."""
