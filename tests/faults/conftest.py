@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
 import time
 import uuid
 from collections import Counter
@@ -94,12 +96,17 @@ class Crashes:
 
 
 @pytest.fixture
-def quick(service: Any, tmp_path: Path) -> Any:
+def quick(service: Any, tmp_path: Path) -> Iterator[Any]:
     """The service with short waits and crash points; nothing runs yet."""
     service.supervisor = Supervisor(longest_pause_s=0.5)  # dozens of deaths are the point here
     service.crashes = Crashes(tmp_path / "crashes")
     service.environment |= {**QUICK, "SCANHERALD_CRASH_DIR": str(service.crashes.folder)}
-    return service
+    yield service
+    for part in ("listener", "beat", "worker"):  # what happens at an orderly end is not the point
+        pid = service.supervisor.pid(part)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
 
 def small_scans(count: int, *, first: int = 1, cookies: int = 1) -> list[dict[str, bytes]]:
