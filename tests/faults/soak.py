@@ -36,6 +36,7 @@ from store.ledger import Ledger
 from store.runs import count_runs
 from tests.conftest import SCANS, Service
 from tests.faults.conftest import QUICK, small_scans
+from tests.faults.processes import children, memory_mb
 
 CALM_S = 60.0
 SHORTEST_MINUTES = 2.5
@@ -152,19 +153,10 @@ class Soak:
         )
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has forked."""
-    with contextlib.suppress(FileNotFoundError):
-        return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
-
-
 def rss_mb(pid: int) -> float:
     """A process's resident memory; 0 if it has just gone."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration):
+        return memory_mb(pid, "VmRSS")  # a dead one that nobody has waited for has none
     return 0.0
 
 

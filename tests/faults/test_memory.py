@@ -6,7 +6,6 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -15,25 +14,13 @@ import pytest
 from cli.embedded import service_parts
 from store.runs import count_runs
 from tests.faults.conftest import small_scans
+from tests.faults.processes import children, memory_mb
 
 BOUND_MB = 350
 COOKIES = 50_000
 SMALL = 1_000
 SMALL_FORMAT = "pdf"
 """The one that keeps fonts and encoded text in memory; four formats would double the time."""
-
-
-def peak_mb(pid: int) -> float:
-    """The largest resident memory a process ever had (VmHWM), in MB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return int(kilobytes) / 1024
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has forked."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
 
 
 def start_part(service: Any, name: str, called: str = "") -> int:
@@ -78,7 +65,7 @@ def test_the_largest_scan_and_a_thousand_small_ones_stay_within_the_bound(
     service.publish({"data": data})
     service.wait(lambda: service.rows(count_runs) == {"done": 1}, 100)
     (child,) = children(worker)
-    after_large = peak_mb(child)
+    after_large = memory_mb(child, "VmHWM")
     service.environment["SCANHERALD_STREAMS"] = "scans:small"
     service.environment["SCANHERALD_FORMATS"] = SMALL_FORMAT
     start_part(service, "listener", "listener-2")
@@ -87,7 +74,11 @@ def test_the_largest_scan_and_a_thousand_small_ones_stay_within_the_bound(
     service.wait(lambda: service.rows(count_runs) == {"done": 1 + SMALL}, 180)
     spent_s = time.monotonic() - began
 
-    peaks = {"pool child": peak_mb(child), "worker": peak_mb(worker), "listener": peak_mb(listener)}
+    peaks = {
+        "pool child": memory_mb(child, "VmHWM"),
+        "worker": memory_mb(worker, "VmHWM"),
+        "listener": memory_mb(listener, "VmHWM"),
+    }
     print(f"peak MB {peaks}, child after the large scan {after_large}; {SMALL} in {spent_s:.0f} s")
     assert children(worker) == [child], "one process handled all"
     assert service.supervisor.pid("listener") == listener

@@ -6,21 +6,12 @@ import os
 import random
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.conftest import small_scans
-
-
-def children(pid: int) -> list[int]:
-    """The pool of a worker."""
-    try:
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except FileNotFoundError:
-        return []
-    return [int(child) for child in found.split()]
+from tests.faults.processes import children
 
 
 def kill(pid: int) -> bool:
