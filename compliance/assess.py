@@ -15,10 +15,11 @@ from compliance.drift import compare
 from compliance.exemptions import reason_exemptions
 from compliance.figures import count_consent, count_lifetimes, list_third_parties, sum_up
 from compliance.inventory import StringBound, list_cookies, list_storage_keys
+from compliance.judging import judge
 from compliance.limits import Shown, find_limits
-from compliance.rules import RulePack, judge
+from compliance.rules import RulePack
 from compliance.score import compute_score
-from compliance.texts import catalogue
+from languages.language import load_language
 from schemas.reports import (
     SCHEMA_VERSION,
     Drift,
@@ -56,9 +57,10 @@ def assess(
 
     ``previous`` is the scan of the same domain to compare with, ``history`` its
     earlier scores, oldest first.  Accepts every scan that decodes; linear in
-    cookies but for one sort.  Deterministic, safe to repeat.
+    cookies but for one sort.  Deterministic, safe to repeat.  Raises InvalidSettings
+    for a language without a catalogue.
     """
-    texts = catalogue(language)
+    texts = load_language(language)
     bound = StringBound(bounds.max_string_bytes)
     sent = scan.cookies or ()
     storage_sent = list_storage_keys(scan.storages, bound)

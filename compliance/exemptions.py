@@ -6,24 +6,23 @@ who set the cookie, how long it lives, whether a purpose is stated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from compliance.durations import MONTH
+from languages.language import Language
 from schemas.reports import Category, Exemption, InventoryCookie, Party
 
 LONG_LIFE_SECONDS = 13 * MONTH
 
 
-def reason_exemptions(
-    cookies: list[InventoryCookie], texts: Mapping[str, str]
-) -> tuple[Exemption, ...]:
+def reason_exemptions(cookies: list[InventoryCookie], texts: Language) -> tuple[Exemption, ...]:
     """One verdict, ``plausible`` or ``questionable``, for each cookie declared necessary."""
     return tuple(
         _exemption(cookie, texts) for cookie in cookies if cookie.category is Category.NECESSARY
     )
 
 
-def _exemption(cookie: InventoryCookie, texts: Mapping[str, str]) -> Exemption:
+def _exemption(cookie: InventoryCookie, texts: Language) -> Exemption:
     doubts = [texts[f"exemption.{doubt}"] for doubt in _doubts(cookie)]
     return Exemption(
         cookie_number=cookie.number,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from compliance.durations import DAY, MONTH
+from languages.language import Language
 from schemas.reports import (
     Category,
     ConsentCount,
@@ -63,9 +64,7 @@ def count_consent(cookies: Sequence[InventoryCookie]) -> tuple[ConsentCount, ...
     )
 
 
-def count_lifetimes(
-    cookies: Sequence[InventoryCookie], texts: Mapping[str, str]
-) -> tuple[Lifetime, ...]:
+def count_lifetimes(cookies: Sequence[InventoryCookie], texts: Language) -> tuple[Lifetime, ...]:
     """A histogram from session to over 24 months, every bar named."""
     counts = Counter(_bucket(cookie) for cookie in cookies)
     return tuple(Lifetime(label=texts[f"lifetime.{name}"], count=counts[name]) for name in _LABELS)

@@ -6,9 +6,10 @@ score.  Missing details are told and do not hold it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from languages.language import Language
 from schemas.reports import InventoryCookie, Limit
 from schemas.scans import Scan
 
@@ -44,13 +45,13 @@ def pages_visited(scan: Scan) -> int | None:
 
 
 def find_limits(
-    scan: Scan, shown: Shown, previous: Scan | None, texts: Mapping[str, str]
+    scan: Scan, shown: Shown, previous: Scan | None, texts: Language
 ) -> tuple[Limit, ...]:
     """Every limit of this scan, those that hold the score first."""
     holding = [*_failures(scan, shown), *_falls(scan, previous), *_too_many(shown)]
     partial = [*_gaps(scan, shown), *_unknowns(shown)]
     return tuple(
-        Limit(code=code, text=texts[f"limit.{code}"].format(**values), inconclusive=holds)
+        Limit(code=code, text=texts.say(f"limit.{code}", **values), inconclusive=holds)
         for limits, holds in ((holding, True), (partial, False))
         for code, values in limits
     )

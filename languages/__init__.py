@@ -1,0 +1,1 @@
+"""Languages: one catalogue each, with the dates and numbers that go with it."""
