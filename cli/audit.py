@@ -61,7 +61,7 @@ def audit_command(
         raise typer.Exit(1)
 
 
-def parse_since(text: str, now: datetime) -> datetime:
+def parse_since(text: str, now: datetime, option: str = "--since") -> datetime:
     """A duration before ``now``, or an ISO date or time.  Raises InvalidSettings."""
     duration = re.fullmatch(r"([0-9]+)([smhdw])", text.strip())
     try:
@@ -71,11 +71,11 @@ def parse_since(text: str, now: datetime) -> datetime:
         moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidSettings(
-            f"--since {text!r} is neither a duration, such as 90m, 24h or 7d, "
+            f"{option} {text!r} is neither a duration, such as 90m, 24h or 7d, "
             "nor a date or time, such as 2026-01-31 or 2026-01-31T12:00"
         ) from error
     if moment > now:
-        raise InvalidSettings(f"--since {text!r} is in the future; it is {now:%Y-%m-%d %H:%M} UTC")
+        raise InvalidSettings(f"{option} {text!r} is in the future; it is {now:%Y-%m-%d %H:%M} UTC")
     return moment
 
 

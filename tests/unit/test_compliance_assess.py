@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compliance.assess import Bounds, assess
-from compliance.rules import MAX_EVIDENCE, load_pack
+from compliance.judging import MAX_EVIDENCE
+from compliance.rules import load_pack
 from schemas.reports import Category, HistoryPoint, canonical_digest
 from schemas.scans import CUT_MARK, Cookie, Scan, decode_scan
 
