@@ -32,7 +32,17 @@ def reports_command(
         rows = list_reports(connection, limit=limit, scan_id=scan, domain=domain)
     print_rows(
         rows,
-        ("domain", "format", "status", "size_bytes", "score", "ready_at", "uri", "error"),
+        (
+            "domain",
+            "format",
+            "language",
+            "status",
+            "size_bytes",
+            "score",
+            "ready_at",
+            "uri",
+            "error",
+        ),
         as_json=as_json,
         empty="No reports yet.",
     )

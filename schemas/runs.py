@@ -42,6 +42,8 @@ class FrozenInputs(msgspec.Struct, frozen=True, kw_only=True):
 
     language: str
     rule_pack: str
+    presentation: str | None = None
+    """Digest of the look it was recorded with; None for the plain one."""
     previous_scan_id: str | None = None
     previous_event_pk: int | None = None
     """Whose bytes the scan before is read from: the same scan id may come again with others."""

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ import structlog
 from sqlalchemy import Connection, RowMapping, delete, desc, func, select, update
 
 from schemas.events import Event, EventType
+from schemas.presentation import PLAIN, Presentation
 from schemas.reports import Format, HistoryPoint
 from schemas.runs import (
     DeadEntry,
@@ -30,6 +32,7 @@ from schemas.runs import (
 )
 from schemas.scans import Scan
 from store.ledger import insert, pack, plain, unpack
+from store.presentations import ensure_presentation
 from store.tables import events, runs, scans
 
 log = structlog.get_logger("store.events")
@@ -52,6 +55,17 @@ class RunDefaults:
     formats: tuple[Format, ...]
     language: str
     rule_pack: str
+    domain_languages: tuple[tuple[str, str], ...] = ()
+    """Globs of domains with the language of their runs; the first that matches wins."""
+    presentation: Presentation = PLAIN
+
+    def language_of(self, domain: str | None) -> str:
+        """The language of a run of this domain."""
+        name = (domain or "").lower()
+        for glob, language in self.domain_languages:
+            if fnmatchcase(name, glob.lower()):
+                return language
+        return self.language
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,7 @@ def record_batch(
     """
     tickets: list[RunTicket] = []
     repeats = buried = 0
+    presentation = ensure_presentation(connection, defaults.presentation, now) if decoded else None
     for item in decoded:
         event_pk = _insert_event(connection, item, now)
         if event_pk is None:
@@ -87,7 +102,9 @@ def record_batch(
             tickets += _recorded_but_never_dispatched(connection, item)
             continue
         tickets.append(
-            _insert_run(connection, event_pk, item.event, defaults, now, dispatch_by, new_id)
+            _insert_run(
+                connection, event_pk, item.event, defaults, presentation, now, dispatch_by, new_id
+            )
         )
     for letter in dead:
         buried += record_dead(connection, letter, now)
@@ -187,7 +204,9 @@ def store_fetched_scan(
     row = connection.execute(
         select(events.c.occurred_at).where(events.c.event_pk == event_pk)
     ).one()
-    inputs = _insert_scan(connection, event_pk, scan, row.occurred_at, defaults, now)
+    presentation = ensure_presentation(connection, defaults.presentation, now)
+    inputs = _freeze(defaults, scan.domain, presentation)
+    inputs = _insert_scan(connection, event_pk, scan, row.occurred_at, inputs, now)
     connection.execute(
         update(events)
         .where(events.c.event_pk == event_pk)
@@ -307,15 +326,16 @@ def _insert_run(
     event_pk: int,
     event: Event,
     defaults: RunDefaults,
+    presentation: str | None,
     now: datetime,
     dispatch_by: datetime,
     new_id: Callable[[], str],
 ) -> RunTicket:
-    inputs = FrozenInputs(language=defaults.language, rule_pack=defaults.rule_pack)
+    inputs = _freeze(defaults, event.domain, presentation)
     scan_id: str | None = None
     if event.scan is not None:
         scan_id = str(event.scan.scan_id)
-        inputs = _insert_scan(connection, event_pk, event.scan, event.time, defaults, now)
+        inputs = _insert_scan(connection, event_pk, event.scan, event.time, inputs, now)
     wants_reports = event.type is EventType.SCAN_COMPLETED
     ticket = RunTicket(
         run_id=new_id(),
@@ -340,15 +360,23 @@ def _insert_run(
     return ticket
 
 
+def _freeze(defaults: RunDefaults, domain: str | None, presentation: str | None) -> FrozenInputs:
+    return FrozenInputs(
+        language=defaults.language_of(domain),
+        rule_pack=defaults.rule_pack,
+        presentation=presentation,
+    )
+
+
 def _insert_scan(
     connection: Connection,
     event_pk: int,
     scan: Scan,
     event_time: datetime | None,
-    defaults: RunDefaults,
+    inputs: FrozenInputs,
     now: datetime,
 ) -> FrozenInputs:
-    """Write the scan and freeze what its report will be compared with.
+    """Write the scan and add to the frozen inputs what its report will be compared with.
 
     A scan id that comes again in another event replaces the scan: the later word counts.
     """
@@ -378,9 +406,8 @@ def _insert_scan(
         .order_by(desc(scans.c.finished_at), scans.c.scan_id)
         .limit(HISTORY_POINTS)
     ).all()
-    return FrozenInputs(
-        language=defaults.language,
-        rule_pack=defaults.rule_pack,
+    return msgspec.structs.replace(
+        inputs,
         previous_scan_id=before[0].scan_id if before else None,
         previous_event_pk=before[0].event_pk if before else None,
         history=tuple(

@@ -127,6 +127,14 @@ runs = Table(
     Index("ix_runs_event_pk", "event_pk"),
 )
 
+presentations = Table(
+    "presentations",
+    metadata,
+    Column("sha256", String(64), primary_key=True),  # of the content before compression
+    Column("content", LargeBinary, nullable=False),  # the Presentation, JSON, zlib
+    Column("created_at", Utc, nullable=False),
+)
+
 reports = Table(
     "reports",
     metadata,

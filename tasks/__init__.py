@@ -14,7 +14,7 @@ from tasks.notifications import (
     send_event_notifications_async,
     send_notification_async,
 )
-from tasks.reports import (
+from tasks.on_demand import (
     export_scan_to_csv_async,
     generate_multiple_reports_async,
     generate_report_async,

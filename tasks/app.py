@@ -120,6 +120,7 @@ app = Celery(
     "scanherald",
     include=[
         "tasks.reports",
+        "tasks.on_demand",
         "tasks.finish",
         "tasks.fetch",
         "tasks.notifications",

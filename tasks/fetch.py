@@ -26,6 +26,7 @@ from schemas.errors import (
     DataUnavailable,
     DeliveryRejected,
     InvalidEvent,
+    InvalidSettings,
     PermanentError,
     TooLarge,
     TransientError,
@@ -56,6 +57,10 @@ def fetch_data(self: Task[..., Any], run_id: str, attempt: int) -> None:
     parts = wiring.current()
     try:
         ticket = redeem(parts, run_id, attempt) if begin(parts, run_id) else None
+    except InvalidSettings as error:
+        # A brand file that this process cannot read is no fault of the event.
+        put_off(parts, run_id, attempt, str(error))
+        return
     except PermanentError as error:
         give_up(parts, run_id, str(error))
         return

@@ -11,7 +11,6 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import structlog
@@ -22,12 +21,14 @@ from compliance.assess import Bounds, assess
 from compliance.rules import load_pack
 from renderers.registry import RENDERERS, render
 from schemas.crash_points import CrashPoint, crash_here
-from schemas.errors import InvalidEvent, NotFound, PermanentError, RenderFailed, TransientError
+from schemas.errors import NotFound, PermanentError, RenderFailed, TransientError
+from schemas.presentation import PLAIN, Presentation
 from schemas.reports import Format, Report
 from schemas.runs import Run
 from schemas.scans import decode_scan
 from store import runs
 from store.events import read_payload
+from store.presentations import load_presentation
 from tasks import wiring
 from tasks.app import RENDER_REPORT, app
 from tasks.retrying import retry_soon
@@ -35,7 +36,7 @@ from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.reports")
 
-_assessed: OrderedDict[tuple[str, str], Report] = OrderedDict()
+_assessed: OrderedDict[tuple[str, str, str], Report] = OrderedDict()
 """The last Reports of this process: the header tasks of one run need the same one."""
 
 ASSESSED_KEPT = 2
@@ -43,8 +44,10 @@ ASSESSED_KEPT = 2
 ASSESSED_COOKIES = 10_000
 """Cookies that Reports may hold beside the one being made: 50,000 take some 60 MB."""
 
-ON_DEMAND: dict[str, Any] = {"acks_late": False, "reject_on_worker_lost": False}
-"""Somebody waits for these and can ask again: a scan that kills its worker is not given back."""
+_presentations: OrderedDict[str, Presentation] = OrderedDict()
+"""The last presentations of this process, by digest, which never means another."""
+
+PRESENTATIONS_KEPT = 4
 
 
 @app.task(name=RENDER_REPORT, bind=True, ignore_result=True)
@@ -102,7 +105,7 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
     if not start.wanted:
         return statuses
     try:
-        rendered, failures = _render_each(parts, run, start.wanted)
+        rendered, failures = render_each(parts, run, start.wanted)
     except TransientError as error:
         _note_passing_fault(parts, run, start.wanted, str(error))
         raise
@@ -115,7 +118,7 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
     return statuses | {name.value: "failed" for name in failures}
 
 
-def _render_each(
+def render_each(
     parts: Wiring, run: Run, formats: Sequence[Format]
 ) -> tuple[list[runs.RenderedReport], dict[Format, str]]:
     """Render and store formats; each that cannot be has its reason.  Raises TransientError."""
@@ -123,12 +126,13 @@ def _render_each(
     failures: dict[Format, str] = {}
     try:
         report = assessed_report(parts, run)
+        presentation = frozen_presentation(parts, run)
     except PermanentError as error:
         log.error("scan_not_assessed", run_id=run.run_id, error=str(error))
         return [], dict.fromkeys(formats, str(error))
     for name in formats:
         try:
-            made.append(_render_one(parts, run, report, name))
+            made.append(_render_one(parts, run, report, presentation, name))
         except RenderFailed as error:
             log.error("render_failed", run_id=run.run_id, format=name.value, error=str(error))
             failures[name] = str(error)
@@ -140,7 +144,7 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
 
     Raises PermanentError where the scan cannot be judged, LedgerUnavailable.
     """
-    key = (run.run_id, run.data_sha256)
+    key = (run.run_id, run.data_sha256, run.inputs.language)
     if key in _assessed:
         _assessed.move_to_end(key)
         return _assessed[key]
@@ -154,7 +158,7 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
         report = assess(
             decode_scan(run.data),
             scan_sha256=run.data_sha256,
-            pack=load_pack(run.inputs.rule_pack),
+            pack=load_pack(run.inputs.rule_pack, parts.settings.rule_packs_dir),
             previous=previous,
             history=run.inputs.history,
             language=run.inputs.language,
@@ -178,19 +182,40 @@ def _make_room() -> None:
         _assessed.popitem(last=False)
 
 
+def frozen_presentation(parts: Wiring, run: Run) -> Presentation:
+    """The look that a run was recorded with, whatever the brand file says today.
+
+    Raises NotFound where the ledger has lost it, LedgerUnavailable.
+    """
+    digest = run.inputs.presentation
+    if digest is None:
+        return PLAIN
+    if digest not in _presentations:
+        with parts.ledger.read() as connection:
+            loaded = load_presentation(connection, digest)
+        while len(_presentations) >= PRESENTATIONS_KEPT:
+            _presentations.popitem(last=False)
+        _presentations[digest] = loaded
+    return _presentations[digest]
+
+
 def artifact_key(run: Run, scan_id: str, name: Format) -> str:
     """Where an artifact lies in the store.
 
-    The scan's content is part of it: the same scan id sent again with other
-    content must never land on, or under, what a slow earlier run is writing.
+    The scan's content is part of it, and so is a presentation that is not plain:
+    the same scan id sent again with other content, or run again under another
+    brand, must never land on, or under, what a slow earlier run is writing.
     """
-    suffix = RENDERERS[name].suffix
+    look = "" if run.inputs.presentation is None else f".{run.inputs.presentation[:8]}"
+    suffix = f"{look}{RENDERERS[name].suffix}"
     return f"{scan_id}/{run.data_sha256[:12]}/report.{run.inputs.language}{suffix}"
 
 
-def _render_one(parts: Wiring, run: Run, report: Report, name: Format) -> runs.RenderedReport:
+def _render_one(
+    parts: Wiring, run: Run, report: Report, presentation: Presentation, name: Format
+) -> runs.RenderedReport:
     began = time.perf_counter()
-    data = render(report, name)
+    data = render(report, name, presentation)
     spent_ms = (time.perf_counter() - began) * 1000
     key = artifact_key(run, report.identity.scan_id, name)
     crash_here(CrashPoint.RENDER_RENDERED)
@@ -239,82 +264,3 @@ def _fail_all(parts: Wiring, run_id: str, formats: Sequence[Format], reason: str
         log.warning("failure_not_noted", run_id=run_id, error=str(error))
         return {name.value: "unfinished" for name in formats}
     return {name.value: "failed" for name in formats}
-
-
-@app.task(name="generate_report_async", bind=True, **ON_DEMAND)
-def generate_report_async(self: Task[..., Any], scan_id: str, format: str) -> dict[str, Any]:
-    """Render one format of a recorded scan now.
-
-    Returns ``report_id, scan_id, format, file_path, file_size, generated_at, status``
-    (``completed``, or ``failed`` with ``error``).  Raises NotFound for an unknown
-    scan and ValueError for an unknown format.
-    """
-    return _generate(self, scan_id, [Format(format)])[0]
-
-
-@app.task(name="generate_multiple_reports_async", bind=True, **ON_DEMAND)
-def generate_multiple_reports_async(
-    self: Task[..., Any], scan_id: str, formats: list[str]
-) -> dict[str, Any]:
-    """Render several formats of a recorded scan now: ``reports, total_generated, total_failed``."""
-    made = _generate(self, scan_id, [Format(name) for name in formats])
-    failed = sum(1 for report in made if report["status"] == "failed")
-    return {
-        "scan_id": scan_id,
-        "reports": made,
-        "total_generated": len(made) - failed,
-        "total_failed": failed,
-    }
-
-
-@app.task(name="export_scan_to_csv_async", bind=True, **ON_DEMAND)
-def export_scan_to_csv_async(self: Task[..., Any], scan_id: str) -> dict[str, Any]:
-    """Render the CSV of a recorded scan now; the result is that of ``generate_report_async``."""
-    return _generate(self, scan_id, [Format.CSV])[0]
-
-
-def _generate(
-    task: Task[..., Any], scan_id: str, formats: Sequence[Format]
-) -> list[dict[str, Any]]:
-    """Render beside what is there; a row changes only when its new artifact is in the store."""
-    parts = wiring.current()
-    try:
-        with parts.ledger.read() as connection:
-            run_id = runs.latest_run_of_scan(connection, scan_id.strip().lower())
-            run = runs.load_run(connection, run_id)
-        if not run.data:
-            raise InvalidEvent(f"the data of scan {scan_id} has not been fetched yet")
-        made, failures = _render_each(parts, run, formats)
-        now = parts.clock()
-        with parts.ledger.write() as connection:
-            runs.save_on_demand(connection, run, made, now)
-    except TransientError as error:
-        raise retry_soon(task, error, parts) from error
-    done = {report.format: _completed(run, report, now) for report in made}
-    return [done.get(name) or _failed(run, name, failures[name]) for name in formats]
-
-
-def _completed(run: Run, report: runs.RenderedReport, now: datetime) -> dict[str, Any]:
-    return {
-        "report_id": runs.report_id(run, report.format),
-        "scan_id": run.scan_id,
-        "format": report.format.value,
-        "file_path": report.uri,
-        "file_size": report.size_bytes,
-        "generated_at": now.isoformat(),
-        "status": "completed",
-        "error": None,
-    }
-
-
-def _failed(run: Run, name: Format, error: str) -> dict[str, Any]:
-    return {
-        "report_id": runs.report_id(run, name),
-        "scan_id": run.scan_id,
-        "format": name.value,
-        "file_path": None,
-        "file_size": None,
-        "generated_at": None,
-        "status": "failed",
-        "error": error,
-    }

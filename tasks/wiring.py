@@ -14,15 +14,19 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from compliance.rules import load_pack
+from languages.language import load_language
+from schemas.errors import InvalidSettings
 from schemas.notifications import ChannelKind
-from schemas.settings import Settings, load_settings
+from schemas.settings import Settings, environment_name, load_settings
 from store.artifacts import ArtifactStore
 from store.events import RunDefaults
 from store.ledger import Ledger
 from store.secrets import SecretBox, open_secret_box
+from tasks.branding import read_presentation
 
 if TYPE_CHECKING:
     from channels.registry import Channel
@@ -66,17 +70,24 @@ class Wiring:
             self._box = open_secret_box(keys, self.settings.data_dir)
         return self._box
 
-    @property
+    @cached_property
     def run_defaults(self) -> RunDefaults:
         """What a new run is given; the rule pack by its exact version, so that it stays judged so.
 
-        Raises InvalidSettings for an unknown pack.
+        Read once: a changed brand file counts from the next start of the process.
+        Raises InvalidSettings for an unknown pack or language, or a bad brand file.
         """
-        pack = load_pack(self.settings.rule_pack)
+        settings = self.settings
+        pack = load_pack(settings.rule_pack, settings.rule_packs_dir)
+        _check_language("language", settings.language)
+        for _, code in settings.domain_languages:
+            _check_language("domain_languages", code)
         return RunDefaults(
-            formats=self.settings.formats,
-            language=self.settings.language,
-            rule_pack=f"{pack.id}-{pack.version}",
+            formats=settings.formats,
+            language=settings.language,
+            rule_pack=pack.name,
+            domain_languages=settings.domain_languages,
+            presentation=read_presentation(settings.branding, csv_bom=settings.csv_bom),
         )
 
     def channel(self, kind: ChannelKind) -> Channel:
@@ -94,6 +105,13 @@ class Wiring:
             channel.close()
         self._channels.clear()
         self.ledger.close()
+
+
+def _check_language(setting: str, code: str) -> None:
+    try:
+        load_language(code)
+    except InvalidSettings as error:
+        raise InvalidSettings(f"{environment_name(setting)}: {error}") from error
 
 
 def wire(settings: Settings) -> Wiring:
