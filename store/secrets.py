@@ -7,15 +7,13 @@ data folder, readable by its owner only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from schemas.errors import InvalidSettings
+from store.key_files import read_or_make_key_file
 
 
 class SecretBox:
@@ -51,21 +49,5 @@ def open_secret_box(keys: Sequence[str], data_dir: Path) -> SecretBox:
     if keys:
         return SecretBox(keys)
     path = data_dir / "encryption.key"
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            _make_key_file(path)
-        key = path.read_text("ascii", "replace").strip()
-    except OSError as error:
-        raise InvalidSettings(f"the key file {path} cannot be used: {error}") from error
+    key = read_or_make_key_file(path, Fernet.generate_key)
     return SecretBox([key], origin=f"the key file {path}")
-
-
-def _make_key_file(path: Path) -> None:
-    """Write a new key beside and link it into place: of two makers one wins, none is half done."""
-    with NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.") as draft:  # mode 0600
-        draft.write(Fernet.generate_key())
-        draft.flush()
-        os.fsync(draft.fileno())
-        with suppress(FileExistsError):  # another maker was first; its key is the one to use
-            os.link(draft.name, path)
