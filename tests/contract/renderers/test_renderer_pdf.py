@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import io
+import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import pikepdf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from pypdf import PdfReader
-from reportlab.pdfbase.ttfonts import TTFont
-from reportlab.pdfgen.canvas import Canvas
 
 from compliance.assess import Bounds, assess
 from compliance.rules import load_pack
-from renderers.fonts import BOLD, FOLDER, REGULAR, Typeface, _loaded
+from renderers.fonts import REGULAR
 from renderers.pdf_document import render_pdf
+from renderers.shaping import DIRECTIONS
+from renderers.typeface import Typeface, _syllables
+from schemas.presentation import Presentation
+from schemas.reports import HistoryPoint
 from schemas.scans import Scan, decode_scan
 
 SCANS = Path(__file__).parents[2] / "data/scans"
@@ -65,7 +71,7 @@ def test_an_inconclusive_report_shows_no_score():
 def test_every_section_and_finding_has_a_bookmark(document):
     titles = [entry.title for entry in document.outline if not isinstance(entry, list)]
     assert titles == [
-        "Verdict", "Findings and actions", "Consent", "Cookie inventory",
+        "Verdict", "Contents", "Findings and actions", "Consent", "Cookie inventory",
         "Local and session storage", "Exemption reasoning", "Lifetimes", "Third parties",
         "Changes since the scan before", "Score history", "Limits of this report",
         "How the score is made", "Identity and method",
@@ -107,26 +113,15 @@ def test_text_of_more_than_256_different_characters_is_drawn_and_read_back():
         assert word in text
 
 
-@pytest.mark.parametrize("name", [REGULAR, BOLD])
-@given(text=st.text(st.characters(min_codepoint=32, max_codepoint=0x17F), max_size=30))
-def test_the_quick_way_for_ascii_encodes_like_reportlab_itself(name, text):
-    plain = TTFont("plain", str(FOLDER / f"{name}.ttf")) if name not in PLAIN else PLAIN[name]
-    PLAIN[name] = plain
-    ours, theirs = Canvas(io.BytesIO())._doc, Canvas(io.BytesIO())._doc
-    for part in ("first", text, "again", text[::-1]):
-        assert _loaded(name).splitString(part, ours) == plain.splitString(part, theirs)
-
-
-PLAIN: dict[str, TTFont] = {}
-
-
 @given(st.text(max_size=200), st.floats(5, 200))
 def test_wrapping_loses_nothing_but_spaces_and_keeps_the_width(text, width):
     face = Typeface(REGULAR)
     shown = face.show(text)
     lines = face.wrap(shown, 7, width)
-    assert "".join(lines).replace(" ", "") == shown.replace(" ", "")
-    assert all(face.width(line, 7) <= width + 0.001 or len(line) == 1 for line in lines)
+    bare = [line.strip(DIRECTIONS) for line in lines]
+    assert "".join(bare).replace(" ", "") == shown.replace(" ", "")
+    for line in bare:
+        assert face.width(line, 7) <= width + 0.001 or len(list(_syllables(line))) == 1
 
 
 def test_no_text_leaves_the_page():
@@ -146,3 +141,123 @@ def test_no_text_leaves_the_page():
                 assert 0 <= text_matrix[5] <= height
 
         page.extract_text(visitor_text=inside)
+
+
+def test_the_contents_lead_to_every_section_and_say_its_page(document):
+    (page,) = [page for page in document.pages if "Contents\n" in page.extract_text()]
+    numbers = [line for line in page.extract_text().split("\n") if line.strip().isdigit()]
+    places = [document.get_destination_page_number(entry) + 1 for entry in _flat(document.outline)]
+    targets = _link_pages(document, page)
+    assert len(targets) == len(places) - 1  # all but the contents themselves
+    told = [place for place, entry in zip(places, _flat(document.outline), strict=True)
+            if entry.title != "Contents"]  # fmt: skip
+    assert targets == told
+    assert [int(number) for number in numbers[-len(told) :]] == told
+
+
+def test_page_one_leads_to_each_finding(document):
+    places = [
+        document.get_destination_page_number(entry) + 1
+        for entry in _flat(document.outline)
+        if entry.title[0].isdigit()
+    ]
+    assert _link_pages(document, document.pages[0]) == places
+
+
+def test_a_rule_leads_to_its_source_and_scan_data_to_nowhere():
+    evil = "https://evil.example/"
+    report = reader_of(scan_with([{"name": evil, "description": evil, "vendor": evil}], error=evil))
+    uris = [
+        note.get_object()["/A"]["/URI"]
+        for page in report.pages
+        for note in page.get("/Annots", [])
+        if "/A" in note.get_object()
+    ]
+    assert uris
+    assert not any("evil" in uri for uri in uris)
+
+
+def _flat(outline) -> list:
+    return [
+        item for entry in outline for item in (_flat(entry) if isinstance(entry, list) else [entry])
+    ]
+
+
+def _link_pages(document, page) -> list[int]:
+    places = {kid.indirect_reference.idnum: n for n, kid in enumerate(document.pages, 1)}
+    found = []
+    for note in page.get("/Annots", []):
+        target = note.get_object()["/Dest"][0]
+        found.append(places[target.idnum])
+    return found
+
+
+LOGO = io.BytesIO()
+Image.new("RGBA", (60, 20), (200, 30, 30, 128)).save(LOGO, "PNG")
+BRAND = Presentation(
+    organisation="Müller & Søn 中文 <b>GmbH</b>",
+    footer="Vertraulich · intern",
+    accent="#0b6e4f",
+    cover=True,
+    logo=LOGO.getvalue(),
+)
+
+
+def branded(language: str = "de") -> bytes:
+    scan = decode_scan((SCANS / "cookieblock__lakersnation.com.json").read_bytes())
+    report = assess(scan, scan_sha256="ab" * 32, pack=PACK, bounds=Bounds(50_000, 8192),
+                    language=language)  # fmt: skip
+    return render_pdf(report, BRAND)
+
+
+def test_a_brand_has_its_cover_logo_footer_and_colour():
+    document = PdfReader(io.BytesIO(branded()), strict=True)
+    cover, front = document.pages[0], document.pages[1]
+    assert "Müller & Søn" in cover.extract_text()
+    assert "Seite" not in cover.extract_text()
+    assert "Vertraulich · intern" in front.extract_text()
+    assert len(cover.images) == len(front.images) == 1
+    assert document.metadata.author == "Müller & Søn 中文 <b>GmbH</b>"
+    assert document.trailer["/Root"]["/Lang"] == "de"
+    assert b"0.0431 0.431 0.31 rg" in cover.get_contents().get_data()
+
+
+def test_a_branded_report_gives_the_same_bytes_again():
+    first = branded()
+    branded("en")
+    assert branded() == first
+
+
+def test_the_score_history_is_drawn_where_there_is_one():
+    history = [
+        HistoryPoint(scan_id=str(n), finished_at=datetime(2026, 1, n, tzinfo=UTC), score=40 + n)
+        for n in (1, 2, 3)
+    ]
+    scan = scan_with([{"name": "a"}])
+    pages = reader_of(scan, history=history).pages
+    (page,) = [p for p in pages if "Score history" in p.extract_text() and "41" in p.extract_text()]
+    assert b"1.2 w" in page.get_contents().get_data()
+
+
+@pytest.mark.parametrize("make", [branded, lambda: render_pdf(_report(scan_with([])))])
+def test_an_independent_library_finds_nothing_wrong(make):
+    with pikepdf.open(io.BytesIO(make())) as document:
+        assert document.check_pdf_syntax() == []
+        for font in {obj["/BaseFont"] for page in document.pages for obj in _fonts(page)}:
+            assert "+" in str(font), "every font is embedded as a subset"
+
+
+def _fonts(page) -> list:
+    return list(page.resources["/Font"].values())
+
+
+def _report(scan: Scan):
+    return assess(scan, scan_sha256="ab" * 32, pack=PACK, bounds=Bounds(50_000, 8192))
+
+
+@pytest.mark.full
+def test_qpdf_finds_nothing_wrong(tmp_path):
+    path = tmp_path / "report.pdf"
+    path.write_bytes(branded())
+    told = subprocess.run(["qpdf", "--check", path], capture_output=True, text=True, check=True)
+    assert "WARNING" not in told.stdout + told.stderr
