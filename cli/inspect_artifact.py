@@ -7,6 +7,7 @@ import hashlib
 import io
 from html.parser import HTMLParser
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import msgspec
 from pypdf import PdfReader
@@ -68,4 +69,22 @@ def _csv(data: bytes, cookies: int) -> str | None:
     return None if found == cookies else f"holds {found} cookies of {cookies}"
 
 
-_OPENERS = {Format.PDF: _pdf, Format.HTML: _html, Format.JSON: _json, Format.CSV: _csv}
+def _xlsx(data: bytes, cookies: int) -> str | None:
+    try:
+        with ZipFile(io.BytesIO(data)) as parts:
+            if broken := parts.testzip():
+                return f"is not whole: {broken}"
+            inventory = parts.read("xl/worksheets/sheet3.xml")
+    except (BadZipFile, KeyError) as error:
+        return f"is no workbook: {error}"
+    found = inventory.count(b"<row ") - 1
+    return None if found == cookies else f"holds {found} cookies of {cookies}"
+
+
+_OPENERS = {
+    Format.PDF: _pdf,
+    Format.HTML: _html,
+    Format.JSON: _json,
+    Format.CSV: _csv,
+    Format.XLSX: _xlsx,
+}

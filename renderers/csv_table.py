@@ -1,63 +1,93 @@
 """The CSV table: one row per cookie, for spreadsheets and pipelines (RFC 4180, UTF-8).
 
 A spreadsheet takes a cell for a formula by its first character; such a text gets
-a leading apostrophe, which spreadsheets hide and scripts can strip.
+a leading apostrophe, which says "text" to spreadsheets and which scripts can strip.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Any
 
-from renderers.visible import is_hidden
+import msgspec
+
+from renderers.visible import is_hidden, is_visible
+from schemas.presentation import PLAIN, Presentation
 from schemas.reports import InventoryCookie, Report
 
 COLUMNS = (*InventoryCookie.__struct_fields__,)
 """The fields of the inventory, in the order of the model."""
 
 _FORMULA = frozenset("=+-@")
+_SUSPECTS = _FORMULA | {" "}
 _LINE_STARTS = frozenset("\t\r\n")
 _ALLOWED = frozenset("\t\r\n")
+_BREAKS = re.compile("([;\t\r\n])")
+
+_TYPES = {field.name: field.type for field in msgspec.structs.fields(InventoryCookie)}
+_NUMBERS = (int, int | None, float | None)
+_TRUTHS = (bool, bool | None)
+_WORDS = {None: "", True: "true", False: "false"}
 
 
-def render_csv(report: Report) -> bytes:
+def render_csv(report: Report, presentation: Presentation = PLAIN) -> bytes:
     """A header row and one row per cookie; lists are joined by spaces, unknown is empty."""
     out = io.StringIO(newline="")
+    if presentation.csv_bom:
+        out.write("\ufeff")
     table = csv.writer(out, lineterminator="\r\n")
     table.writerow(COLUMNS)
-    table.writerows(
-        [_cell(getattr(cookie, column)) for column in COLUMNS] for cookie in report.cookies
-    )
+    guarded = _Guarded()
+    # Lazy columns keep all loops in C: Python only sees the texts it has not seen before.
+    columns = (_list_cells(name, report.cookies, guarded) for name in COLUMNS)
+    table.writerows(zip(*columns, strict=True))
     return out.getvalue().encode("utf-8")
 
 
-def _cell(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return repr(value)
-        case tuple():
-            return guard(" ".join(value))
-        case _:
-            return guard(str(value))
+class _Guarded(dict[Any, str]):
+    """The cell of every text and every list of texts; one for each table, so that it stays small.
+
+    Names, domains and purposes repeat from cookie to cookie.
+    """
+
+    def __missing__(self, value: str | tuple[str, ...] | None) -> str:
+        text = value if isinstance(value, str) else " ".join(value or ())
+        cell = self[value] = guard(text)
+        return cell
+
+
+def _list_cells(name: str, cookies: Iterable[InventoryCookie], guarded: _Guarded) -> Iterable[Any]:
+    values = map(attrgetter(name), cookies)
+    if _TYPES[name] in _NUMBERS:
+        return values
+    return map(_WORDS.__getitem__ if _TYPES[name] in _TRUTHS else guarded.__getitem__, values)
 
 
 def guard(text: str) -> str:
-    """``text`` that no spreadsheet runs: formula starts disarmed, hidden characters escaped."""
-    plain = text.isascii() and text.isprintable()
-    if not text or (plain and text[0].isalnum()):
+    """``text`` that no spreadsheet runs: formula starts disarmed, hidden characters escaped.
+
+    A spreadsheet set to semicolons or tabs, as in half of Europe, breaks the text
+    there and takes what follows for a cell: such a start is disarmed too.
+    """
+    if text.isascii() and text.isprintable() and text[:1] not in _SUSPECTS and ";" not in text:
         return text
-    shown = text if plain else "".join(map(_escape, text))
+    if _BREAKS.search(text) is None:
+        return _disarm(text)
+    line_start = "'" if text[0] in _LINE_STARTS else ""
+    return line_start + "".join(map(_disarm, _BREAKS.split(text)))
+
+
+def _disarm(text: str) -> str:
+    shown = text if is_visible(text) else "".join(map(_escape, text))
     return f"'{shown}" if _starts_formula(text) else shown
 
 
 def _starts_formula(text: str) -> bool:
-    if text[0] in _LINE_STARTS:
-        return True
     # NFKC folds the full-width and small variants that spreadsheets accept too.
     start = next((char for char in text if not (char.isspace() or is_hidden(ord(char)))), "")
     return unicodedata.normalize("NFKC", start)[:1] in _FORMULA if start else False

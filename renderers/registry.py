@@ -12,15 +12,20 @@ from renderers.csv_table import render_csv
 from renderers.html_page import render_html
 from renderers.json_document import render_json
 from renderers.pdf_document import render_pdf
+from renderers.xlsx_workbook import render_xlsx
 from schemas.errors import RenderFailed, ScanheraldError
+from schemas.presentation import PLAIN, Presentation
 from schemas.reports import Format, Report
 
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
-    """How one format is made.  ``render`` is pure: the same Report gives the same bytes."""
+    """How one format is made.
 
-    render: Callable[[Report], bytes]
+    ``render`` is pure: the same Report and Presentation give the same bytes.
+    """
+
+    render: Callable[[Report, Presentation], bytes]
     content_type: str
     suffix: str
 
@@ -30,16 +35,19 @@ RENDERERS: dict[Format, Renderer] = {
     Format.HTML: Renderer(render_html, "text/html; charset=utf-8", ".html"),
     Format.JSON: Renderer(render_json, "application/json", ".json"),
     Format.CSV: Renderer(render_csv, "text/csv; charset=utf-8; header=present", ".csv"),
+    Format.XLSX: Renderer(
+        render_xlsx, "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", ".xlsx"
+    ),
 }
 
 
-def render(report: Report, format: Format) -> bytes:
-    """The bytes of ``report`` in ``format``; safe to repeat, no I/O.
+def render(report: Report, format: Format, presentation: Presentation = PLAIN) -> bytes:
+    """The bytes of ``report`` in ``format``, looking like ``presentation``; safe to repeat, no I/O.
 
     Raises RenderFailed, chained to its cause, whatever a renderer stumbles over.
     """
     try:
-        return RENDERERS[format].render(report)
+        return RENDERERS[format].render(report, presentation)
     except ScanheraldError:
         raise
     except Exception as error:

