@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+LOCKED := --universal --generate-hashes --no-header --no-annotate
 
 MINUTES ?= 5
 
-.PHONY: demo test test-full faults soak check fmt lock docs
+.PHONY: demo test test-full faults soak bench-render bench-peers check fmt lock docs pictures
 
 demo: $(READY)  ## the main job on eleven real scans, with everything embedded
 	$(BIN)/scanherald demo
@@ -22,20 +23,32 @@ faults: $(READY)  ## kill -9 everywhere; prints a line per fault test
 soak: $(READY)  ## MINUTES of steady load with random kills of everything, then an audit
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
+bench-render: $(READY)  ## the renderers beside their floors, as ratios of one run
+	$(BIN)/python -m benchmarks.render
+
+bench-peers: $(READY)  ## the same beside other PDF libraries, which it installs first
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r benchmarks/requirements.lock
+	$(BIN)/python -m benchmarks.render --peers
+
 check: $(READY)  ## lint, format, strict types, import direction, lock file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/uv pip compile -q --universal --all-extras --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
-	git diff --exit-code --stat requirements.lock
+	$(BIN)/uv pip compile -q $(LOCKED) --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q $(LOCKED) -c requirements.lock --extra bench pyproject.toml -o benchmarks/requirements.lock
+	git diff --exit-code --stat requirements.lock benchmarks/requirements.lock
 
 fmt: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 lock: $(READY)  ## move every pin to the newest release
-	$(BIN)/uv pip compile -q --upgrade --universal --all-extras --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --upgrade $(LOCKED) --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --upgrade $(LOCKED) -c requirements.lock --extra bench pyproject.toml -o benchmarks/requirements.lock
+
+pictures: $(READY)  ## take the pictures of docs/reports.md again; needs Chromium
+	$(BIN)/python -m docs.pictures
 
 docs: $(READY)  ## write the generated pages again
 	$(BIN)/python -m docs.generate

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cli import audit, deadletters, records, runs, subscribers
+from cli import audit, bundle, deadletters, records, rejudge, render, rules, runs, subscribers
 from cli.output import cell
 from schemas.errors import PermanentError, ScanheraldError
 from schemas.settings import load_settings
@@ -25,7 +25,26 @@ app = typer.Typer(
 )
 app.command("reports")(records.reports_command)
 app.command("deliveries")(records.deliveries_command)
+app.command(
+    "render",
+    epilog="Example: scanherald render 3176b0cd-199b-5ec6-b280-ec5c6e92338a --language de "
+    "--format pdf --output copies",
+)(render.render_command)
+app.command(
+    "bundle",
+    epilog="Example: scanherald bundle 3176b0cd-199b-5ec6-b280-ec5c6e92338a --output evidence.zip",
+)(bundle.bundle_command)
+app.command("verify", epilog="Example: scanherald verify evidence.zip --key signer.pem")(
+    bundle.verify_command
+)
+app.command("signing-key", epilog="Example: scanherald signing-key > signer.pem")(
+    bundle.signing_key_command
+)
 app.command("audit", epilog="Example: scanherald audit --since 24h --json")(audit.audit_command)
+app.command("rejudge", epilog="Example: scanherald rejudge --pack acme-2026.2 --since 90d")(
+    rejudge.rejudge_command
+)
+app.add_typer(rules.app, name="rules")
 app.add_typer(runs.app, name="runs")
 app.add_typer(subscribers.app, name="subscribers")
 app.add_typer(deadletters.app, name="dead-letters")

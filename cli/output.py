@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sqlalchemy import RowMapping
+
+if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
 
 OPTIONS = (
     orjson.OPT_INDENT_2

@@ -40,7 +40,7 @@ def run_listener(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     parts = wiring.current()
-    _ = parts.run_defaults  # an unknown rule pack is told now, not at the first scan
+    _ = parts.run_defaults  # an unknown rule pack, language or brand is told now
     streams = EventStreams(
         settings.redis_url,
         settings.streams,
@@ -75,6 +75,7 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     configure_logs(settings)
     crash_points.arm(settings.crash_dir)
     wiring.use(settings)
+    _ = wiring.current().run_defaults  # as in the listener: a worker records what it fetches
     _migrate_patiently(wiring.current().ledger)
     wiring.current().close()
     arguments = [

@@ -20,8 +20,10 @@ from schemas.settings import Settings
 def run_up(settings: Settings, port: int, concurrency: int) -> int:
     """Run until SIGTERM or Ctrl-C.  Returns the exit status."""
     from tasks.logs import configure_logs
+    from tasks.wiring import wire
 
     configure_logs(settings)
+    _ = wire(settings).run_defaults  # the parts would only say it again and again
     data_dir = settings.data_dir.absolute()
     data_dir.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()

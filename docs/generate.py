@@ -1,8 +1,9 @@
-"""Writes the published contract and the table of settings from the models in ``schemas``.
+"""Writes the published contract, the table of settings and the tables of rules.
 
-The models are the one source: whoever changes one runs ``make docs``, and a test
-compares what is committed with ``pages()``.  Output depends on the models alone:
-no clock, no machine, no network.
+The models in ``schemas`` and the shipped rule packs are the one source: whoever
+changes one runs ``make docs``, and a test compares what is committed with
+``pages()``.  Output depends on them (and a page's own prose) alone: no clock, no
+machine, no network.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ import msgspec
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from compliance import rules
+from compliance.rules import RulePack
+from docs.rule_tables import rules_page
 from schemas import events, notifications, reports, scans
 from schemas.events import PUBLISHED, CloudEvent, EventData, EventType
 from schemas.notifications import Notification
@@ -45,7 +49,7 @@ _NULL = {"type": "null"}
 
 _MODELS: dict[str, type] = {
     name: value
-    for module in (scans, events, reports, notifications)
+    for module in (scans, events, reports, notifications, rules)
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, (msgspec.Struct, Enum))
 }
@@ -59,8 +63,10 @@ def pages() -> dict[Path, str]:
         contract / "scan.schema.json": _json(_model_schema("scan", Scan)),
         contract / "report.schema.json": _json(_model_schema("report", Report)),
         contract / "notification.schema.json": _json(_notification_schema()),
+        contract / "rule-pack.schema.json": _json(_model_schema("rule-pack", RulePack)),
         contract / "asyncapi.json": _json(asyncapi_document()),
         DOCS / "configuration.md": configuration_page(),
+        DOCS / "rules.md": rules_page(DOCS / "rules.md"),
     }
 
 

@@ -7,6 +7,7 @@
     │   │   └── TooLarge           a size bound of the settings is exceeded
     │   ├── InvalidSettings        the environment or a file says something unusable
     │   ├── NotFound               no such scan, run, artifact or subscriber
+    │   ├── InvalidBundle          an evidence bundle is not what its signer made
     │   ├── RenderFailed           a renderer could not turn this Report into bytes
     │   └── DeliveryRejected       the other side refused this message for good
     │       └── DestinationForbidden   we refuse to connect there (guarded transport)
@@ -65,6 +66,10 @@ class InvalidSettings(PermanentError):
 
 class NotFound(PermanentError):
     """No such scan, run, artifact or subscriber."""
+
+
+class InvalidBundle(PermanentError):
+    """An evidence bundle is not what its signer made."""
 
 
 class RenderFailed(PermanentError):

@@ -44,6 +44,19 @@ Listed = Annotated[tuple[Item, ...], NoDecode, BeforeValidator(_split)]
 """Several values in one variable, separated by commas."""
 
 
+def _pair(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    glob, _, code = (part.strip() for part in value.partition("="))
+    if not (glob and code):
+        raise ValueError("not a glob and a language, such as *.de=de")
+    return glob, code
+
+
+DomainLanguage = Annotated[tuple[str, str], BeforeValidator(_pair)]
+"""A glob of domains and the language of their reports, written ``GLOB=CODE``."""
+
+
 def _url(name: str) -> Any:
     """An environment variable with its usual name, or the same under our prefix."""
     return AliasChoices(name, _PREFIX + name)
@@ -166,7 +179,26 @@ class Settings(BaseSettings):
         DEFAULT_FORMATS, description="Formats rendered for each scan, separated by commas."
     )
     language: str = Field("en", description="Language of reports and messages.")
-    rule_pack: str = Field("eu-baseline", description="Rule pack that judges new scans.")
+    domain_languages: Listed[DomainLanguage] = Field(
+        (),
+        description="Languages by domain, such as *.de=de,*.example.fr=fr: the first glob that "
+        "matches wins over the language above.",
+    )
+    branding: Path | None = Field(
+        None,
+        description="TOML file of the reports' look: organisation, footer, accent, cover, logo, "
+        "html_template, stylesheet. Read at start and kept with every run.",
+    )
+    csv_bom: bool = Field(
+        False, description="Begin CSV with a byte order mark, for spreadsheets that need it."
+    )
+    rule_pack: str = Field(
+        "eu-baseline",
+        description="Rule pack that judges new scans: an id for its newest version, or id-version.",
+    )
+    rule_packs_dir: Path | None = Field(
+        None, description="Folder of your own rule packs, known beside the shipped ones."
+    )
     run_deadline_s: float = Field(
         900.0, gt=0, description="A run not settled by then is dispatched again, s."
     )
@@ -243,6 +275,11 @@ class Settings(BaseSettings):
         (),
         description="Fernet keys that protect subscribers' secrets, newest first, separated "
         "by commas; a key file in data_dir when empty.",
+    )
+    signing_key: SecretStr | None = Field(
+        None,
+        description="Ed25519 private key that signs evidence bundles: PEM, or base64 of its "
+        "32 bytes; a key file in data_dir when empty.",
     )
 
     # Fault tests

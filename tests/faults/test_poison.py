@@ -19,10 +19,10 @@ KILLER_RENDERER = """
 import os, signal
 import tasks.reports as reports
 whole = reports._render_one
-def render_one(parts, run, report, name):
+def render_one(parts, run, report, presentation, name):
     if name == "pdf" and report.identity.domain == "poison.example":
         os.kill(os.getpid(), signal.SIGKILL)
-    return whole(parts, run, report, name)
+    return whole(parts, run, report, presentation, name)
 reports._render_one = render_one
 """
 

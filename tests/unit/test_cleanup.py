@@ -15,7 +15,8 @@ from tasks.cleanup import cleanup_old_notifications, cleanup_old_reports
 from tasks.finish import settle
 from tasks.monitoring import get_notification_stats
 from tasks.notifications import try_delivery
-from tasks.reports import generate_multiple_reports_async, render_formats
+from tasks.on_demand import generate_multiple_reports_async
+from tasks.reports import render_formats
 
 DAY = 86_400
 

@@ -37,6 +37,7 @@ COMMANDS = (
     ("runs",),
     ("runs", "retry"),
     ("reports",),
+    ("render",),
     ("deliveries",),
     ("subscribers",),
     ("subscribers", "add"),
@@ -45,6 +46,14 @@ COMMANDS = (
     ("dead-letters",),
     ("dead-letters", "show"),
     ("audit",),
+    ("bundle",),
+    ("verify",),
+    ("signing-key",),
+    ("rejudge",),
+    ("rules",),
+    ("rules", "list"),
+    ("rules", "show"),
+    ("rules", "check"),
 )
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m[bold]:smile:"

@@ -57,7 +57,7 @@ def by_format(parts: Any, rows: Any) -> dict[str, Any]:
 
 
 def broken(error: Exception) -> Renderer:
-    def render(_: Any) -> bytes:
+    def render(*_: Any) -> bytes:
         raise error
 
     return Renderer(render, "application/pdf", ".pdf")

@@ -82,7 +82,7 @@ def test_several_reports_are_made_in_the_order_asked_for(scan_id: str) -> None:
 def test_a_format_that_fails_is_counted_and_leaves_the_others(
     scan_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: Any) -> bytes:
+    def fail(*_: Any) -> bytes:
         raise ZeroDivisionError("no page")
 
     monkeypatch.setitem(RENDERERS, Format.PDF, Renderer(fail, "application/pdf", ".pdf"))

@@ -341,7 +341,8 @@ def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {
         re.split(r"[>=;\s]", requirement, maxsplit=1)[0]
-        for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+        for extra in [project["dependencies"], *project["optional-dependencies"].values()]
+        for requirement in extra
     }
     page = (DOCS / "dependencies.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"^\| ([\w\[\]-]+) \|", page, re.MULTILINE)) - {"package"}

@@ -1,0 +1,143 @@
+"""The operator's own template: what it can do, and all that it cannot."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from compliance.assess import Bounds, assess
+from compliance.rules import load_pack
+from renderers import html_template
+from renderers.html_page import render_html
+from renderers.html_template import check_template
+from schemas.errors import InvalidSettings, RenderFailed
+from schemas.presentation import Presentation
+from schemas.scans import Scan
+
+HOSTILE = "<script>alert(1)</script>\u202e"
+
+
+@pytest.fixture(scope="module")
+def report():
+    scan = {"scan_id": "5b8ff6a2-4c1e-4d6b-9d1c-0a4f2f6f3a11", "domain": "example.org",
+            "page_count": 1, "cookies": [{"name": HOSTILE}, {"name": "plain"}]}  # fmt: skip
+    return assess(
+        msgspec.convert(scan, Scan),
+        scan_sha256="ab" * 32,
+        pack=load_pack("eu-baseline"),
+        bounds=Bounds(50_000, 8192),
+    )
+
+
+def render(report, template: str) -> str:
+    return render_html(report, Presentation(html_template=template)).decode("utf-8")
+
+
+def test_a_template_extends_ours_and_fills_a_block(report):
+    page = render(
+        report,
+        '{% extends "report.html.j2" %}{% block before %}<p>Hello {{ organisation }}</p>'
+        "{% endblock %}{% block score %}{{ super() }}<p>Asked?</p>{% endblock %}",
+    )
+    assert "<p>Hello </p>" in page
+    assert "<p>Asked?</p>" in page
+    plain = render_html(report).decode("utf-8")
+    assert page.replace("<p>Hello </p>", "").replace("<p>Asked?</p>", "") == plain
+
+
+def test_a_template_of_its_own_sees_the_same_values_escaped_and_visible(report):
+    page = render(
+        report,
+        "{% for cookie in report.cookies %}[{{ cookie.name }}]{% endfor %}"
+        "{{ t.report }} {{ t.number(1234) }} "
+        "{{ report.cookies | map(attribute='name') | list | last }}",
+    )
+    shown = "&lt;script&gt;alert(1)&lt;/script&gt;‹U+202E›"
+    assert page == f"[{shown}][plain]Cookie scan report 1,234 plain"
+
+
+REFUSED_UNREAD = {
+    "safe": "{{ report.cookies[0].name | safe }}",
+    "safe in a chain": "{{ report.cookies | map(attribute='name') | join | safe }}",
+    "autoescape": "{% autoescape false %}{{ report.cookies[0].name }}{% endautoescape %}",
+    "autoescape nested": "{% if true %}{% autoescape false %}x{% endautoescape %}{% endif %}",
+    "class": "{{ ''.__class__.__mro__ }}",
+    "context": "{{ self._TemplateReference__context }}",
+    "globals": "{{ cycler.__init__.__globals__ }}",
+    "attribute by filter": "{{ ''|attr('__class__') }}",
+    "format": "{{ '%999999999d' | format(1) }}",
+    "padding": "{{ 'x' | center(999999999) }}",
+    "unclosed": "{% for x in y %}",
+    "unknown tag": "{% debug %}",
+}
+REFUSED_RENDERED = {
+    "safe by name": "{{ ['<b>'] | map('safe') | join }}",
+    "class by item": "{{ ''['__class__'] }}",
+    "struct": "{{ report['__struct_fields__'] }}",
+    "another file": '{% include "report.css" %}',
+    "a file above": '{% include "../../pyproject.toml" %}',
+    "another base": '{% extends "/etc/passwd" %}',
+    "import": '{% import "os" as os %}{{ os.system("id") }}',
+    "huge range": "{% for a in range(999999999) %}{% endfor %}",
+    "nested loops": (
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    ),
+    "deep recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "wide recursion": (
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}"
+    ),
+    "power": "{{ 9 ** 99999999 }}",
+    "repetition": "{{ 'x' * 999999999 }}",
+    "repeated list": "{{ 99999999 * [0] }}",
+    "formatted text": "{{ '%999999999d' % 1 }}",
+    "format method": "{{ '{0:999999999}'.format(1) }}",
+    "format by item": "{{ '{0.__class__}'['format'](1) }}",
+    "padding method": "{{ 'x'.ljust(999999999) }}",
+    "markup by translation": "{{ ('x' | e).translate({120: '<script>'}) }}",
+    "changed list": "{{ [].append(1) }}",
+    "unknown name": "{{ lipsum(99999) }}",
+    "no such value": "{{ report.nothing }}",
+    "division": "{{ 1 / 0 }}",
+}
+
+
+@pytest.mark.parametrize("attack", REFUSED_UNREAD)
+def test_what_a_template_must_not_say_is_refused_before_it_renders(attack):
+    with pytest.raises(InvalidSettings, match="HTML template fails on line 3: "):
+        check_template("one\ntwo\n" + REFUSED_UNREAD[attack])
+
+
+@pytest.mark.parametrize("attack", {**REFUSED_UNREAD, **REFUSED_RENDERED})
+def test_an_attack_in_a_template_fails_the_format_and_names_the_line(report, attack, monkeypatch):
+    monkeypatch.setattr(html_template, "MAX_STEPS", 20_000)
+    source = {**REFUSED_UNREAD, **REFUSED_RENDERED}[attack]
+    with pytest.raises(RenderFailed, match="HTML template fails on line 3: ") as caught:
+        render(report, "one\ntwo\n" + source)
+    assert caught.value.__cause__ is not None
+
+
+def test_a_page_without_end_is_stopped(report, monkeypatch):
+    monkeypatch.setattr(html_template, "MAX_PAGE_CHARS", 10_000)
+    with pytest.raises(RenderFailed, match="10,000 characters"):
+        render(report, "{% for a in range(9999) %}{{ 'x' * 100 }}{% endfor %}")
+
+
+def test_the_refusal_of_safe_says_why():
+    with pytest.raises(InvalidSettings, match="values are always escaped"):
+        check_template("{{ title | safe }}")
+    with pytest.raises(InvalidSettings, match="values are always escaped"):
+        check_template("{% autoescape false %}{% endautoescape %}")
+
+
+def test_steps_are_counted_for_each_page_anew(report, monkeypatch):
+    monkeypatch.setattr(html_template, "MAX_STEPS", 1_000)
+    template = "{% for a in range(900) %}{% endfor %}done"
+    assert [render(report, template) for _ in range(3)] == ["done"] * 3
+
+
+def test_our_own_page_needs_few_steps_in_the_sandbox(report, monkeypatch):
+    monkeypatch.setattr(html_template, "MAX_STEPS", 2_000)
+    page = render(report, '{% extends "report.html.j2" %}')
+    assert re.search("</html>", page)
