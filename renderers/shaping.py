@@ -132,9 +132,10 @@ _Key = tuple[int, str, bool]
 def _keys(line: str, levels: Sequence[int], face: str) -> Iterable[_Key]:
     """For each character: level, font, whether it is plain.
 
-    A combining mark, and a space or sign behind a letter, stay with the font
-    before them where that has them, so that HarfBuzz sees words whole; a letter
-    that carries a mark goes to HarfBuzz with it.
+    A combining mark or a sign behind a letter stays with the font before it
+    where that has it, so that HarfBuzz sees words whole; a letter that carries a
+    mark goes to HarfBuzz with it.  A space is the text face's, so that a line is
+    as wide as its words and spaces.
     """
     font = face
     in_word = False
@@ -142,7 +143,7 @@ def _keys(line: str, levels: Sequence[int], face: str) -> Iterable[_Key]:
         own = font_for(char, face) or face
         if char.isalpha():
             font, in_word = own, True
-        elif not (in_word and font_file(font).covers(char)):
+        elif char == " " or not (in_word and font_file(font).covers(char)):
             font, in_word = own, False
         plain = level % 2 == 0 and font == face and is_plain(char, face) and not is_mark(follows)
         yield level, font, plain

@@ -6,7 +6,7 @@ import hashlib
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from renderers.fonts import ARABIC, FALLBACKS, FOLDER, REGULAR, font_file, font_for
@@ -94,6 +94,7 @@ words = st.sampled_from([word for text in [*SENTENCES.values(), *POINTED.values(
                          for word in text.split()])  # fmt: skip
 
 
+@example("මෙම يحفظ", 29.5)  # two fonts with spaces of their own
 @given(st.lists(words, min_size=1, max_size=30).map(" ".join), st.floats(20, 150))
 def test_lines_of_mixed_scripts_lose_nothing_but_spaces_and_fit(text, width):
     face = Typeface(REGULAR)
