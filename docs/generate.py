@@ -215,10 +215,13 @@ def _notification_definitions(ref: str) -> Schema:
     time = fields.pop("occurred_at")
     kind = fields.pop("type")
     del fields["traceparent"]  # it travels as a header
+    del fields["weighs"]  # for who is told
+    for spoken in (fields, definitions["DigestLine"]["properties"]):
+        del spoken["variant"], spoken["values"]  # what people are told by; machines read the rest
     details = {**fields.pop("data"), "description": "What the scanner said, bounded."}
     del details["default"]
     data["description"] = "What happened. Lists and texts are bounded; what was cut is marked."
-    data["required"] = list(fields)
+    data["required"] = [name for name in fields if name != "lines"]  # of digests alone
     fields["details"] = details
     fields["truncated"] = {
         "type": "object",

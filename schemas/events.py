@@ -20,7 +20,7 @@ from schemas.scans import NO_CONTROLS, Scan, decode_scan, explain, not_json
 
 
 class EventType(StrEnum):
-    """What a subscriber may ask for; the stream may carry all but ``operator.alert``."""
+    """What may be told; the stream may carry all but our own, see ``PUBLISHED``."""
 
     SCAN_STARTED = "scan.started"
     SCAN_COMPLETED = "scan.completed"
@@ -31,10 +31,18 @@ class EventType(StrEnum):
     SCHEDULE_UPDATED = "schedule.updated"
     SCHEDULE_FAILED = "schedule.failed"
     OPERATOR_ALERT = "operator.alert"
+    NOTIFICATION_DIGEST = "notification.digest"
 
 
-PUBLISHED = tuple(kind for kind in EventType if kind is not EventType.OPERATOR_ALERT)
-"""The types that a scanner publishes; alerts are our own."""
+PUBLISHED = tuple(
+    kind
+    for kind in EventType
+    if kind not in (EventType.OPERATOR_ALERT, EventType.NOTIFICATION_DIGEST)
+)
+"""The types that a scanner publishes; alerts and digests are our own."""
+
+ASKED_FOR = tuple(kind for kind in EventType if kind is not EventType.NOTIFICATION_DIGEST)
+"""What a subscriber may name; digests come to whoever set a rhythm."""
 
 
 ShortText = Annotated[str, msgspec.Meta(max_length=255, pattern=NO_CONTROLS)]

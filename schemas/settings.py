@@ -57,6 +57,15 @@ DomainLanguage = Annotated[tuple[str, str], BeforeValidator(_pair)]
 """A glob of domains and the language of their reports, written ``GLOB=CODE``."""
 
 
+HTTP_SERVICES: tuple[str, ...] = _split(
+    "dingtalk, discord, feishu, form, forms, gchat, gotify, gotifys, ifttt, ilert, incidentio, "
+    "json, jsons, lark, line, matrix, matrixs, mmost, mmosts, ntfy, ntfys, opsgenie, pagerduty, "
+    "pagertree, pbul, pover, rocket, rockets, signl4, spike, splunk, squadcast, tgram, twilio, "
+    "workflows, wxteams, xml, xmls, zulip"
+)
+"""Apprise's better-known services; the tests drive each through the guarded transport."""
+
+
 def _url(name: str) -> Any:
     """An environment variable with its usual name, or the same under our prefix."""
     return AliasChoices(name, _PREFIX + name)
@@ -232,8 +241,26 @@ class Settings(BaseSettings):
     violation_severity: Severity = Field(
         Severity.HIGH, description="Findings from here on make a compliance.violation event."
     )
+    violation_reminder_s: float = Field(
+        604_800.0,
+        ge=0,
+        description="A violation that is still found is told again after this, s; 0: never.",
+    )
     anomaly_added_cookies: int = Field(
-        20, ge=1, description="New cookies since the scan before that make an anomaly."
+        20,
+        ge=1,
+        description="Cookies that neither of the two scans before had, and that make an anomaly.",
+    )
+    anomaly_removed_cookies: int = Field(
+        20,
+        ge=1,
+        description="Cookies missing in two scans in a row that make an anomaly.",
+    )
+    anomaly_new_third_parties: int = Field(
+        5,
+        ge=1,
+        description="Third-party domains that the domain's earlier scans did not have, and that "
+        "make an anomaly.",
     )
     anomaly_score_drop: int = Field(
         15, ge=1, description="Points lost since the scan before that make an anomaly."
@@ -246,14 +273,68 @@ class Settings(BaseSettings):
         description="Delays after the fast retries, as due times in the ledger, s, "
         "separated by commas; then the delivery has failed.",
     )
+    destination_per_s: float = Field(
+        20.0,
+        ge=0,
+        description="Sends to one destination (a host and port, or the mail server) per second, "
+        "beyond the burst; 0: no limit.",
+    )
+    destination_burst: int = Field(
+        50, ge=1, description="Sends to one destination that need not wait for each other."
+    )
+    destination_in_flight: int = Field(
+        1,
+        ge=0,
+        description="Sends to one host under way at once, over all workers: fewer than their "
+        "processes together, so that a host that hangs leaves some to the others; 0: no limit.",
+    )
+    smtp_in_flight: int = Field(
+        4, ge=0, description="The same for the mail server, which everybody's e-mail passes."
+    )
+    slack_per_s: float = Field(
+        1.0, ge=0, description="Messages to one Slack webhook per second; 0: no limit."
+    )
+    slack_burst: int = Field(1, ge=1, description="The same that need not wait for each other.")
+    subscriber_per_min: float = Field(
+        60.0,
+        ge=0,
+        description="Messages to one subscriber's address per minute, beyond the burst; "
+        "0: no limit.",
+    )
+    subscriber_burst: int = Field(
+        100, ge=1, description="Messages to one address that need not wait for each other."
+    )
+    silence_max_s: float = Field(
+        600.0,
+        gt=0,
+        description="A destination that does not answer is looked at again after at most this, s.",
+    )
+    bulk_max_users: int = Field(
+        100_000,
+        ge=1,
+        description="Users that one send_bulk_notifications_async may name; more are refused.",
+    )
+    endpoint_max_failing_s: float = Field(
+        432_000.0,
+        gt=0,
+        description="An address that has failed for so long without one good answer is disabled, "
+        "s.",
+    )
     public_url: str | None = Field(
         None, description="Base address under which readers reach the artifacts, for links."
     )
-    http_timeout_s: float = Field(10.0, gt=0, description="Time for one webhook or Slack call, s.")
+    http_timeout_s: float = Field(
+        10.0, gt=0, description="Time for one webhook, Slack or Apprise call, s."
+    )
     http_allow: Listed[str] = Field(
         (),
         description="Destinations exempt from the guard (host or host:port), also by plain "
         "http; separated by commas.",
+    )
+    apprise_schemes: Listed[str] = Field(
+        HTTP_SERVICES,
+        description="Services of Apprise that subscribers may name, by the scheme of their URL, "
+        "separated by commas; only such as speak HTTP can work.",
     )
     smtp_host: str | None = Field(None, description="Mail server; without it e-mail is off.")
     smtp_port: int = Field(587, ge=1, le=65535, description="Mail server's port.")
@@ -266,6 +347,14 @@ class Settings(BaseSettings):
     smtp_password: SecretStr | None = Field(None, description="Mail server's password.")
     smtp_timeout_s: float = Field(15.0, gt=0, description="Time for one mail server answer, s.")
     mail_from: str = Field("scanherald@localhost", description="Sender of e-mails.")
+    mail_max_attachment_bytes: int = Field(
+        5 * 1024 * 1024,
+        ge=0,
+        description="Artifacts attached to one e-mail, all together, bytes; others are links.",
+    )
+    templates_dir: Path | None = Field(
+        None, description="Folder of your own message templates; see docs/notifications.md."
+    )
     list_unsubscribe_url: str | None = Field(
         None, description="https address for List-Unsubscribe; no header when empty."
     )

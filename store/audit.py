@@ -161,29 +161,34 @@ class LedgerAudit:
                 self._progress("artifacts", sums["artifacts_read"])
 
     def deliveries(self) -> None:
-        """``deliveries = sent + failed + suppressed + held + in_flight + unaccounted``.
+        """``deliveries = sent + failed + suppressed + held + merged + in_flight + unaccounted``.
 
-        ``repeated_sends`` counts sends after the first of the same delivery: its
-        receiver could tell by the unchanged id.
+        ``held`` wait for quiet hours to end or for a digest; ``merged`` are told by a
+        digest, a delivery itself, and share its fate.  ``repeated_sends`` counts sends
+        after the first of the same delivery: its receiver could tell by the unchanged id.
         """
         sums = self._audit.begin(
             "deliveries",
-            *("deliveries", "sent", "failed", "suppressed", "held", "in_flight", "unaccounted"),
-            "repeated_sends",
+            *("deliveries", "sent", "failed", "suppressed", "held", "merged", "in_flight"),
+            *("unaccounted", "repeated_sends"),
         )
+        digests = deliveries.alias("digests")
         query = (
             select(
                 deliveries.c.delivery_id,
                 deliveries.c.state,
                 deliveries.c.due_at,
                 deliveries.c.lease_until,
+                deliveries.c.merged_into,
+                digests.c.state.label("digest_state"),
                 _given(deliveries.c.reason),
                 _number(attempts.c.outcome == "sent", "sends"),
             )
             .select_from(deliveries)
             .outerjoin(attempts, attempts.c.delivery_id == deliveries.c.delivery_id)
+            .outerjoin(digests, digests.c.delivery_id == deliveries.c.merged_into)
             .where(self._recent(deliveries.c.created_at))
-            .group_by(deliveries.c.delivery_id)
+            .group_by(deliveries.c.delivery_id, digests.c.delivery_id)
         )
         for row in self._rows("deliveries", query, deliveries.c.delivery_id):
             sums["deliveries"] += 1
@@ -276,6 +281,8 @@ class LedgerAudit:
         """The sum that a delivery belongs to."""
         what = {"delivery": row["delivery_id"]}
         state = str(row["state"])
+        if row["merged_into"] is not None:
+            return self._judge_member(row, what, state)
         if state == DeliveryState.SENT:
             if not row["sends"]:
                 self._gap(
@@ -302,6 +309,22 @@ class LedgerAudit:
             )
             return "unaccounted"
         return state if state == DeliveryState.HELD else "in_flight"
+
+    def _judge_member(self, row: RowMapping, what: dict[str, str], state: str) -> str:
+        """A row that a digest tells of: both settle in one transaction, and alike."""
+        digest = row["digest_state"]
+        open_states = (DeliveryState.HELD, DeliveryState.PENDING, DeliveryState.SENDING)
+        waits = state == DeliveryState.HELD and digest in open_states
+        forgotten = state != DeliveryState.HELD and digest is None  # cleanup took it first
+        if waits or forgotten or (digest == state and state not in open_states):
+            return "merged"
+        self._gap(
+            "contradiction",
+            {**what, "digest": row["merged_into"]},
+            f"It is {state}, and the digest that tells of it is {digest or 'not there'}.",
+            f"{DEFECT}; ask the receiver.",
+        )
+        return "unaccounted"
 
     def _unknown(self, what: dict[str, str], state: str) -> str:
         self._gap(

@@ -1,28 +1,25 @@
 """Notifications and their deliveries: one row per (subscriber, channel, event key).
 
 The unique row is what tells nobody twice: a replay, a second body and a second
-sweep all run into it.  Each try of a delivery has a number and is leased by
-``UPDATE … WHERE tries = number - 1``, so each number is sent by one worker.
-Killed between the other side's answer and ``settle_sent``, the lease runs out
-and the next try sends the same message under the same id: the receiver can tell.
+sweep all run into it.  What becomes of a delivery, try by try, is in ``tries.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, desc, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, desc, func, or_, select, update
 
-from schemas.notifications import ChannelAddress, ChannelKind, Notification
+from schemas.notifications import ChannelAddress, Hold, Notification
 from schemas.runs import DeliveryState
-from store.ledger import insert, pack, plain, unpack
+from store.ledger import insert, pack, plain
 from store.secrets import SecretBox
-from store.subscribers import find_subscriber, open_addresses, seal_addresses
-from store.tables import attempts, deliveries, notifications
+from store.subscribers import seal_addresses
+from store.tables import deliveries, notifications
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +31,10 @@ class Recipient:
     suppressed: str | None = None
     keep_address: bool = False
     """True where no subscriber row holds the address."""
+    preferences: dict[str, Any] | None = None
+    """Kept with such an address: what a subscriber row would say, see ``kept_preferences``."""
+    hold: Hold | None = None
+    """Where it waits: until then it is in the ledger alone, and no try is started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,12 @@ class DeliveryTicket:
 
     delivery_id: str
     number: int
+    delay_s: float = 0.0
+    """How long its turn is away."""
+
+
+LOOKED_AT = 20_000
+"""Of so many that are due, the oldest, a claim chooses."""
 
 
 def save_notification(
@@ -76,230 +83,189 @@ def plan_deliveries(
     A delivery that exists already is left as it is.  The sweep starts what
     nobody has started by ``started_by``.
     """
-    tickets: list[DeliveryTicket] = []
-    for recipient in recipients:
-        state = DeliveryState.SUPPRESSED if recipient.suppressed else DeliveryState.PENDING
-        delivery_id = connection.execute(
-            insert(connection, deliveries)
-            .values(
-                delivery_id=new_id(),
-                subscriber_id=recipient.subscriber_id,
-                channel=recipient.address.kind.value,
-                event_key=event_key,
-                address=seal_addresses((recipient.address,), box)
-                if recipient.keep_address
-                else None,
-                state=state.value,
-                tries=0,
-                due_at=now,
-                lease_until=started_by,
-                reason=recipient.suppressed,
-                created_at=now,
-                settled_at=now if recipient.suppressed else None,
-            )
-            .on_conflict_do_nothing()
-            .returning(deliveries.c.delivery_id)
-        ).scalar_one_or_none()
-        if delivery_id is not None and state is DeliveryState.PENDING:
-            tickets.append(DeliveryTicket(delivery_id, 1))
-    return tickets
-
-
-@dataclass(frozen=True, slots=True)
-class LeasedDelivery:
-    """A delivery in hand.  ``address`` is None where its subscriber or channel is gone."""
-
-    delivery_id: str
-    number: int
-    channel: ChannelKind
-    address: ChannelAddress | None
-    notification: Notification
-    created_at: datetime
-
-
-def lease_delivery(
-    connection: Connection,
-    delivery_ticket: DeliveryTicket,
-    *,
-    lease_until: datetime,
-    box: SecretBox,
-) -> LeasedDelivery | None:
-    """Take one try in hand, or None if it was taken, settled or overtaken."""
-    row = (
+    planned = [
+        {
+            "delivery_id": new_id(),
+            "subscriber_id": recipient.subscriber_id,
+            "channel": recipient.address.kind.value,
+            "event_key": event_key,
+            "address": seal_addresses((recipient.address,), box)
+            if recipient.keep_address
+            else None,
+            "preferences": recipient.preferences,
+            "tries": 0,
+            "created_at": now,
+            **_first_state(recipient, now, started_by),
+        }
+        for recipient in recipients
+    ]
+    if not planned:
+        return []
+    written = set(
         connection.execute(
-            update(deliveries)
-            .where(
-                deliveries.c.delivery_id == delivery_ticket.delivery_id,
-                deliveries.c.tries == delivery_ticket.number - 1,
-                deliveries.c.state.in_([DeliveryState.PENDING.value, DeliveryState.SENDING.value]),
-            )
-            .values(
-                state=DeliveryState.SENDING.value,
-                tries=delivery_ticket.number,
-                lease_until=lease_until,
-            )
-            .returning(
-                deliveries.c.subscriber_id,
-                deliveries.c.channel,
-                deliveries.c.event_key,
-                deliveries.c.address,
-                deliveries.c.created_at,
-            )
-        )
-        .mappings()
-        .one_or_none()
+            insert(connection, deliveries)
+            .on_conflict_do_nothing()
+            .returning(deliveries.c.delivery_id),
+            planned,
+        ).scalars()
     )
-    if row is None:
-        return None
-    content = connection.execute(
-        select(notifications.c.content).where(notifications.c.event_key == row["event_key"])
-    ).scalar_one()
-    channel = ChannelKind(row["channel"])
-    return LeasedDelivery(
-        delivery_id=delivery_ticket.delivery_id,
-        number=delivery_ticket.number,
-        channel=channel,
-        address=_address(connection, row, channel, box),
-        notification=msgspec.json.decode(unpack(content), type=Notification),
-        created_at=row["created_at"],
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What one try was: for the log of attempts.  Texts are bounded by whoever speaks."""
-
-    number: int
-    started_at: datetime
-    duration_ms: float
-    status_code: int | None = None
-    receipt: str | None = None
-    error: str | None = None
-
-
-def settle_sent(connection: Connection, delivery_id: str, attempt: Attempt, now: datetime) -> None:
-    """The other side has it."""
-    _move(connection, delivery_id, attempt, DeliveryState.SENT, reason=None, settled_at=now)
-    _log(connection, delivery_id, attempt, "sent")
-
-
-def settle_failed(
-    connection: Connection, delivery_id: str, attempt: Attempt, now: datetime
-) -> None:
-    """No further try: the attempt's error is the reason."""
-    _move(
-        connection,
-        delivery_id,
-        attempt,
-        DeliveryState.FAILED,
-        reason=plain(attempt.error),
-        settled_at=now,
-    )
-    _log(connection, delivery_id, attempt, "failed")
-
-
-def put_back(
-    connection: Connection,
-    delivery_id: str,
-    attempt: Attempt,
-    *,
-    due_at: datetime,
-    lease_until: datetime | None,
-) -> None:
-    """Another try at ``due_at``; by the sweep, unless a message has it until ``lease_until``."""
-    _move(
-        connection,
-        delivery_id,
-        attempt,
-        DeliveryState.PENDING,
-        reason=plain(attempt.error),
-        due_at=due_at,
-        lease_until=lease_until,
-    )
-    _log(connection, delivery_id, attempt, "retry")
-
-
-def claim_due(
-    connection: Connection, now: datetime, *, started_by: datetime, limit: int
-) -> list[DeliveryTicket]:
-    """Deliveries that are due and in nobody's hand, each under its next number.
-
-    Two kinds: pending ones whose message was lost or whose time has come, and
-    ones whose worker died while sending.  Of two sweeps one wins each row.
-    """
-    free = (
-        deliveries.c.state.in_([DeliveryState.PENDING.value, DeliveryState.SENDING.value]),
-        deliveries.c.due_at <= now,
-        or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= now),
-    )
-    due = connection.execute(
-        select(deliveries.c.delivery_id, deliveries.c.tries)
-        .where(*free)
-        .order_by(deliveries.c.due_at, deliveries.c.delivery_id)
-        .limit(limit)
-    ).all()
     return [
-        DeliveryTicket(row.delivery_id, row.tries + 1)
-        for row in due
-        if connection.execute(
-            update(deliveries)
-            .where(
-                deliveries.c.delivery_id == row.delivery_id, deliveries.c.tries == row.tries, *free
-            )
-            .values(lease_until=started_by)
-        ).rowcount
+        DeliveryTicket(row["delivery_id"], 1)
+        for row in planned
+        if row["delivery_id"] in written and row["state"] == DeliveryState.PENDING.value
     ]
 
 
-def find_delivery(connection: Connection, recipient: Recipient, event_key: str) -> str:
-    """The id of a planned delivery."""
-    delivery_id: str = connection.execute(
-        select(deliveries.c.delivery_id).where(
-            deliveries.c.subscriber_id == recipient.subscriber_id,
-            deliveries.c.channel == recipient.address.kind.value,
-            deliveries.c.event_key == event_key,
-        )
-    ).scalar_one()
-    return delivery_id
+def _first_state(recipient: Recipient, now: datetime, started_by: datetime) -> dict[str, Any]:
+    hold = recipient.hold
+    if recipient.suppressed:
+        state, reason = DeliveryState.SUPPRESSED, recipient.suppressed
+    elif hold:
+        state, reason = DeliveryState.HELD, hold.reason
+    else:
+        state, reason = DeliveryState.PENDING, None
+    held = hold if state is DeliveryState.HELD else None
+    return {
+        "state": state.value,
+        "reason": plain(reason),
+        "due_at": held.until if held else now,
+        "held_for": held.held_for.value if held else None,
+        "held_until": held.until if held else None,
+        "lease_until": None if held else started_by,
+        "settled_at": now if state is DeliveryState.SUPPRESSED else None,
+    }
 
 
-def delivery_result(connection: Connection, delivery_id: str) -> RowMapping:
-    """A delivery's row, as the public tasks report it."""
-    return (
-        connection.execute(select(deliveries).where(deliveries.c.delivery_id == delivery_id))
-        .mappings()
-        .one()
+def claim_due(
+    connection: Connection,
+    now: datetime,
+    *,
+    started_by: datetime,
+    limit: int,
+    ahead: timedelta = timedelta(),
+) -> list[DeliveryTicket]:
+    """Deliveries that are due and in nobody's hand, each under its next number.
+
+    Pending ones whose message was lost or whose time has come, ones whose worker
+    died while sending, and those whose slot at an even pace comes ``ahead``: these
+    say how long to wait.  Each subscriber's first comes before anybody's second, so
+    that a flood to one does not keep the others waiting.  Of two sweeps one wins
+    each row.
+    """
+    until = now + ahead
+    free = (
+        deliveries.c.state.in_([DeliveryState.PENDING.value, DeliveryState.SENDING.value]),
+        or_(
+            deliveries.c.due_at <= now,
+            and_(deliveries.c.slot_at.is_not(None), deliveries.c.due_at <= until),
+        ),
+        or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= now),
     )
+    oldest = (
+        select(deliveries.c.delivery_id, deliveries.c.subscriber_id, deliveries.c.due_at)
+        .where(*free, deliveries.c.due_at <= until)
+        .order_by(deliveries.c.due_at)
+        .limit(LOOKED_AT)
+        .subquery()
+    )
+    turn = func.row_number().over(
+        partition_by=oldest.c.subscriber_id, order_by=(oldest.c.due_at, oldest.c.delivery_id)
+    )
+    chosen = connection.execute(
+        select(oldest.c.delivery_id)
+        .order_by(turn, oldest.c.due_at, oldest.c.delivery_id)
+        .limit(limit)
+    ).scalars()
+    claimed = connection.execute(
+        update(deliveries)
+        .where(deliveries.c.delivery_id.in_(list(chosen)), *free)
+        .values(lease_until=started_by + ahead)
+        .returning(deliveries.c.delivery_id, deliveries.c.tries, deliveries.c.due_at)
+    ).all()
+    return [
+        DeliveryTicket(delivery_id, tries + 1, delay_s=max(0.0, (due_at - now).total_seconds()))
+        for delivery_id, tries, due_at in sorted(claimed, key=lambda row: (row[2], row[0]))
+    ]
+
+
+def planned_deliveries(
+    connection: Connection, event_key: str, subscriber_ids: Collection[str]
+) -> list[RowMapping]:
+    """The deliveries of one notification to these subscribers, by subscriber and channel.
+
+    At most some hundreds of subscribers.
+    """
+    return list(
+        connection.execute(
+            select(
+                deliveries.c.delivery_id,
+                deliveries.c.subscriber_id,
+                deliveries.c.channel,
+                deliveries.c.state,
+                deliveries.c.tries,
+                deliveries.c.reason,
+            )
+            .where(
+                deliveries.c.event_key == event_key,
+                deliveries.c.subscriber_id.in_(subscriber_ids),
+            )
+            .order_by(deliveries.c.subscriber_id, deliveries.c.channel)
+        ).mappings()
+    )
+
+
+_LISTED = select(
+    deliveries.c.delivery_id,
+    deliveries.c.subscriber_id,
+    deliveries.c.channel,
+    deliveries.c.event_key,
+    deliveries.c.state,
+    deliveries.c.tries,
+    deliveries.c.due_at,
+    deliveries.c.reason,
+    deliveries.c.merged_into,
+    deliveries.c.created_at,
+    deliveries.c.settled_at,
+    notifications.c.type,
+    notifications.c.domain,
+    notifications.c.severity,
+    notifications.c.run_id,
+).join(notifications, notifications.c.event_key == deliveries.c.event_key)
 
 
 def list_deliveries(
-    connection: Connection, *, limit: int, state: str | None = None
+    connection: Connection,
+    *,
+    limit: int,
+    state: str | None = None,
+    subscriber_id: str | None = None,
+    domain: str | None = None,
+    only: ColumnElement[bool] | None = None,
 ) -> list[RowMapping]:
     """The newest deliveries with their notification's type and domain; never an address."""
-    query = (
-        select(
-            deliveries.c.delivery_id,
-            deliveries.c.subscriber_id,
-            deliveries.c.channel,
-            deliveries.c.event_key,
-            deliveries.c.state,
-            deliveries.c.tries,
-            deliveries.c.due_at,
-            deliveries.c.reason,
-            deliveries.c.created_at,
-            deliveries.c.settled_at,
-            notifications.c.type,
-            notifications.c.domain,
-            notifications.c.severity,
-            notifications.c.run_id,
+    conditions = [
+        column == wanted
+        for column, wanted in (
+            (deliveries.c.state, state),
+            (deliveries.c.subscriber_id, subscriber_id),
+            (notifications.c.domain, domain),
         )
-        .join(notifications, notifications.c.event_key == deliveries.c.event_key)
+        if wanted is not None
+    ]
+    if only is not None:
+        conditions.append(only)
+    query = (
+        _LISTED.where(*conditions)
         .order_by(desc(deliveries.c.created_at), deliveries.c.delivery_id)
         .limit(limit)
     )
-    if state:
-        query = query.where(deliveries.c.state == state)
     return list(connection.execute(query).mappings())
+
+
+def find_listed(connection: Connection, delivery_id: str) -> RowMapping | None:
+    """One delivery as ``list_deliveries`` gives it, or None."""
+    query = _LISTED.where(deliveries.c.delivery_id == delivery_id)
+    return connection.execute(query).mappings().one_or_none()
 
 
 def count_deliveries(connection: Connection) -> dict[tuple[str, str], int]:
@@ -310,47 +276,3 @@ def count_deliveries(connection: Connection) -> dict[tuple[str, str], int]:
         )
     )
     return {(channel, state): count for channel, state, count in rows}
-
-
-def _address(
-    connection: Connection, row: RowMapping, channel: ChannelKind, box: SecretBox
-) -> ChannelAddress | None:
-    if row["address"] is not None:
-        return open_addresses(row["address"], box)[0]
-    subscriber = find_subscriber(connection, row["subscriber_id"], box)
-    if subscriber is None:
-        return None
-    return next((address for address in subscriber.channels if address.kind is channel), None)
-
-
-def _move(
-    connection: Connection, delivery_id: str, attempt: Attempt, state: DeliveryState, **values: Any
-) -> None:
-    """Leave ``sending`` for another state, if this try still holds the delivery.
-
-    A try whose lease ran out and was overtaken changes nothing but the log.
-    """
-    connection.execute(
-        update(deliveries)
-        .where(
-            deliveries.c.delivery_id == delivery_id,
-            deliveries.c.tries == attempt.number,
-            deliveries.c.state == DeliveryState.SENDING.value,
-        )
-        .values(state=state.value, **{"lease_until": None, **values})
-    )
-
-
-def _log(connection: Connection, delivery_id: str, attempt: Attempt, outcome: str) -> None:
-    connection.execute(
-        attempts.insert().values(
-            delivery_id=delivery_id,
-            number=attempt.number,
-            started_at=attempt.started_at,
-            duration_ms=attempt.duration_ms,
-            outcome=outcome,
-            status_code=attempt.status_code,
-            receipt=plain(attempt.receipt, 500),
-            error=plain(attempt.error),
-        )
-    )

@@ -187,9 +187,12 @@ Insert = sqlite.Insert | postgresql.Insert
 
 def insert(connection: Connection, table: Table) -> Insert:
     """An INSERT that can say ON CONFLICT, in the connection's dialect."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+    return insert_for(connection.dialect.name, table)
+
+
+def insert_for(dialect: str, table: Table) -> Insert:
+    """The same for a dialect by its name, to be built before there is a connection."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 def pack(data: bytes) -> bytes:

@@ -562,3 +562,13 @@ def _report_identity(run: Run, name: Format) -> tuple[Any, ...]:
         reports.c.language == run.inputs.language,
         reports.c.run_id == run.run_id,
     )
+
+
+def find_artifact_key(connection: Connection, scan_id: str, sha256: str) -> str | None:
+    """Where the artifact with this digest lies, if it is still there."""
+    key: str | None = connection.execute(
+        select(reports.c.artifact_key).where(
+            reports.c.scan_id == scan_id, reports.c.sha256 == sha256, reports.c.status == "ready"
+        )
+    ).scalar()
+    return key

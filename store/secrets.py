@@ -21,7 +21,8 @@ class SecretBox:
 
     def __init__(self, keys: Sequence[str], origin: str = "SCANHERALD_ENCRYPTION_KEYS") -> None:
         try:
-            self._fernet = MultiFernet([Fernet(key) for key in keys])
+            known = [Fernet(key) for key in keys]
+            self._fernet, self._newest = MultiFernet(known), known[0]
         except ValueError as error:
             raise InvalidSettings(
                 f"{origin}: each key must be 32 bytes in url-safe base64, "
@@ -32,6 +33,14 @@ class SecretBox:
     def seal(self, plain: bytes) -> bytes:
         """Encrypt."""
         return self._fernet.encrypt(plain)
+
+    def reseal(self, sealed: bytes) -> bytes | None:
+        """The same under the newest key, or None if it is.  Raises InvalidSettings as ``open``."""
+        try:
+            self._newest.decrypt(sealed)
+        except InvalidToken:
+            return self.seal(self.open(sealed))
+        return None
 
     def open(self, sealed: bytes) -> bytes:
         """Decrypt.  Raises InvalidSettings if no key fits."""

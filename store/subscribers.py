@@ -1,39 +1,91 @@
-"""Subscribers: who is told what, and where.  Addresses leave this file decrypted."""
+"""Subscribers: who is told what, and where.  Addresses leave this file decrypted.
+
+Matching reads everybody's preferences, in batches, and decrypts the addresses of
+those alone who are to be told.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, delete, select
+from sqlalchemy import Connection, RowMapping, Text, cast, delete, select
 
+from schemas.errors import PermanentError
 from schemas.events import EventType
-from schemas.notifications import ChannelAddress, Notification, Subscriber
+from schemas.notifications import (
+    ChannelAddress,
+    ChannelKind,
+    Digest,
+    Notification,
+    QuietHours,
+    Subscriber,
+)
 from schemas.reports import Severity
-from store.ledger import insert
+from store.endpoints import enable_endpoint, forget_endpoints
+from store.ledger import insert, plain
 from store.secrets import SecretBox
 from store.tables import subscribers
+
+BATCH = 500
+"""Rows of one look."""
+
+MAX_USER_ID = 255
+"""Characters."""
+
+
+class _Preferences(msgspec.Struct, frozen=True, kw_only=True):
+    """The column of this name.  Rows of an earlier release lack what has a default."""
+
+    events: tuple[str, ...]
+    domains: tuple[str, ...]
+    min_severity: Severity
+    quiet_hours: QuietHours | None = None
+    digest: Digest = Digest()
+    locale: str | None = None
+    attach: tuple[str, ...] = ()
+    changed_at: datetime | None = None
+
+
+_preferences = msgspec.json.Decoder(_Preferences)
+
+_WILD = re.compile(r"[*?\[]")
+
+_COLUMNS = (
+    subscribers.c.subscriber_id,
+    subscribers.c.user_id,
+    subscribers.c.channels,
+    cast(subscribers.c.preferences, Text).label("preferences"),  # decoded here, into types
+    subscribers.c.paused,
+    subscribers.c.created_at,
+)
 
 
 def save_subscriber(
     connection: Connection, subscriber: Subscriber, box: SecretBox, now: datetime
 ) -> bool:
-    """Add a subscriber, or replace the one with this id.  True if it is new."""
+    """Add a subscriber, or replace the one with this id.  True if it is new.
+
+    An address that is another than before starts with a clean record: what the
+    old one failed at is not its fault.
+    """
     known = connection.execute(
-        select(subscribers.c.subscriber_id).where(
+        select(subscribers.c.channels).where(
             subscribers.c.subscriber_id == subscriber.subscriber_id
         )
     ).one_or_none()
+    if known is not None:
+        for kind in _changed(known.channels, subscriber.channels, box):
+            enable_endpoint(connection, subscriber.subscriber_id, kind)
     values: dict[str, Any] = {
         "user_id": subscriber.user_id,
         "channels": seal_addresses(subscriber.channels, box),
-        "preferences": {
-            "events": list(subscriber.events),
-            "domains": list(subscriber.domains),
-            "min_severity": subscriber.min_severity.value,
-        },
+        "preferences": kept_preferences(subscriber, now),
         "paused": subscriber.paused,
     }
     connection.execute(
@@ -44,8 +96,36 @@ def save_subscriber(
     return known is None
 
 
+def kept_preferences(subscriber: Subscriber, now: datetime) -> dict[str, Any]:
+    """What a row keeps of a subscriber's wishes."""
+    return msgspec.to_builtins(  # type: ignore[no-any-return]  # a dict, of a struct
+        _Preferences(
+            events=subscriber.events,
+            domains=subscriber.domains,
+            min_severity=subscriber.min_severity,
+            quiet_hours=subscriber.quiet_hours,
+            digest=subscriber.digest,
+            locale=subscriber.locale,
+            attach=subscriber.attach,
+            changed_at=now,
+        )
+    )
+
+
+def _changed(
+    sealed: bytes, addresses: tuple[ChannelAddress, ...], box: SecretBox
+) -> list[ChannelKind]:
+    """The channels whose address is another now; all of them where no key opens the old ones."""
+    try:
+        old = {address.kind: address.target for address in open_addresses(sealed, box)}
+    except PermanentError:
+        old = {}
+    return [address.kind for address in addresses if old.get(address.kind) != address.target]
+
+
 def remove_subscriber(connection: Connection, subscriber_id: str) -> bool:
     """Forget a subscriber; what was sent stays on record.  False if there was none."""
+    forget_endpoints(connection, subscriber_id)
     return bool(
         connection.execute(
             delete(subscribers).where(subscribers.c.subscriber_id == subscriber_id)
@@ -55,7 +135,7 @@ def remove_subscriber(connection: Connection, subscriber_id: str) -> bool:
 
 def list_subscribers(connection: Connection, box: SecretBox) -> list[Subscriber]:
     """All subscribers, by id."""
-    rows = connection.execute(select(subscribers).order_by(subscribers.c.subscriber_id)).mappings()
+    rows = connection.execute(select(*_COLUMNS).order_by(subscribers.c.subscriber_id)).mappings()
     return [_subscriber(row, box) for row in rows]
 
 
@@ -63,22 +143,67 @@ def find_subscriber(
     connection: Connection, subscriber_id: str, box: SecretBox
 ) -> Subscriber | None:
     """One subscriber, or None."""
-    row = (
-        connection.execute(select(subscribers).where(subscribers.c.subscriber_id == subscriber_id))
-        .mappings()
-        .one_or_none()
-    )
+    row = _row(connection, subscriber_id)
     return None if row is None else _subscriber(row, box)
 
 
-def subscribers_of_user(connection: Connection, user_id: str, box: SecretBox) -> list[Subscriber]:
-    """The subscribers that belong to one user of the platform."""
+@dataclass(frozen=True, slots=True)
+class SubscriberRecord:
+    """A subscriber without addresses, and since when: what a decision is explained by."""
+
+    subscriber: Subscriber
+    created_at: datetime
+    changed_at: datetime | None
+    """None: not since an earlier release, which did not note it."""
+
+
+def find_record(connection: Connection, subscriber_id: str) -> SubscriberRecord | None:
+    """One subscriber's record, or None.  Nothing is decrypted."""
+    row = _row(connection, subscriber_id)
+    if row is None:
+        return None
+    changed_at = _preferences.decode(row["preferences"]).changed_at
+    return SubscriberRecord(_subscriber(row), row["created_at"], changed_at)
+
+
+def subscribers_of_users(
+    connection: Connection, user_ids: Sequence[str], notification: Notification, box: SecretBox
+) -> list[Subscriber]:
+    """Those of these users' subscribers who want news of its type, by id.
+
+    At most some hundreds of users.  An id that no row could hold is nobody's.
+    """
+    askable = [user_id for user_id in user_ids if plain(user_id, MAX_USER_ID) == user_id]
     rows = connection.execute(
-        select(subscribers)
-        .where(subscribers.c.user_id == user_id)
+        select(*_COLUMNS)
+        .where(subscribers.c.user_id.in_(askable))
         .order_by(subscribers.c.subscriber_id)
     ).mappings()
-    return [_subscriber(row, box) for row in rows]
+    told = [(row, _subscriber(row)) for row in rows]
+    return [
+        msgspec.structs.replace(subscriber, channels=open_addresses(row["channels"], box))
+        for row, subscriber in told
+        if wants_type(subscriber, notification)
+    ]
+
+
+def match_subscribers(
+    connection: Connection, told: Sequence[Notification], owner: str | None, box: SecretBox
+) -> Iterator[tuple[Subscriber, list[Notification]]]:
+    """Everybody who wants any of the news, by id, with those that they want.
+
+    Reads BATCH rows at a time: ten thousand subscribers cost no memory.
+    """
+    query = select(*_COLUMNS).order_by(subscribers.c.subscriber_id).limit(BATCH)
+    page = query
+    while rows := connection.execute(page).mappings().all():
+        for row in rows:
+            subscriber = _subscriber(row)
+            wanted = [item for item in told if wants(subscriber, item, owner)]
+            if wanted:
+                addresses = open_addresses(row["channels"], box)
+                yield msgspec.structs.replace(subscriber, channels=addresses), wanted
+        page = query.where(subscribers.c.subscriber_id > rows[-1]["subscriber_id"])
 
 
 def wants(subscriber: Subscriber, notification: Notification, owner: str | None) -> bool:
@@ -89,13 +214,37 @@ def wants(subscriber: Subscriber, notification: Notification, owner: str | None)
     """
     if notification.type is EventType.OPERATOR_ALERT:
         return notification.type.value in subscriber.events
-    if owner is not None and subscriber.user_id == owner:
-        return True
-    return (
-        (not subscriber.events or notification.type.value in subscriber.events)
-        and notification.severity.rank >= subscriber.min_severity.rank
-        and _domain_matches(subscriber.domains, notification.domain)
+    return owns(subscriber, owner) or (
+        wants_type(subscriber, notification)
+        and wants_severity(subscriber, notification)
+        and wants_domain(subscriber, notification)
     )
+
+
+def owns(subscriber: Subscriber, owner: str | None) -> bool:
+    """Whether the scan is the subscriber's own."""
+    return owner is not None and subscriber.user_id == owner
+
+
+def wants_type(subscriber: Subscriber, notification: Notification) -> bool:
+    """Whether the event's type is asked for."""
+    return not subscriber.events or notification.type.value in subscriber.events
+
+
+def wants_severity(subscriber: Subscriber, notification: Notification) -> bool:
+    """Whether it is severe enough."""
+    weight = notification.weighs or notification.severity
+    return weight.rank >= subscriber.min_severity.rank
+
+
+def wants_domain(subscriber: Subscriber, notification: Notification) -> bool:
+    """Whether a glob matches; news of no domain only reaches those who asked for all."""
+    if not subscriber.domains:
+        return True
+    if notification.domain is None:
+        return False
+    domain = notification.domain.lower()
+    return any(_matches(glob.lower(), domain) for glob in subscriber.domains)
 
 
 def seal_addresses(channels: tuple[ChannelAddress, ...], box: SecretBox) -> bytes:
@@ -108,20 +257,35 @@ def open_addresses(sealed: bytes, box: SecretBox) -> tuple[ChannelAddress, ...]:
     return msgspec.json.decode(box.open(sealed), type=tuple[ChannelAddress, ...])
 
 
-def _domain_matches(globs: tuple[str, ...], domain: str | None) -> bool:
-    if not globs:
-        return True
-    return domain is not None and any(fnmatchcase(domain.lower(), glob.lower()) for glob in globs)
+def _matches(glob: str, domain: str) -> bool:
+    """``fnmatchcase``, which keeps but 256 patterns compiled, with a short way for most globs."""
+    end = glob.removeprefix("*")
+    if _WILD.search(end):
+        return fnmatchcase(domain, glob)
+    return domain.endswith(end) if end != glob else domain == glob
 
 
-def _subscriber(row: RowMapping, box: SecretBox) -> Subscriber:
-    preferences = row["preferences"]
+def _row(connection: Connection, subscriber_id: str) -> RowMapping | None:
+    return (
+        connection.execute(select(*_COLUMNS).where(subscribers.c.subscriber_id == subscriber_id))
+        .mappings()
+        .one_or_none()
+    )
+
+
+def _subscriber(row: RowMapping, box: SecretBox | None = None) -> Subscriber:
+    """The subscriber of a row; without a box, without addresses."""
+    preferences = _preferences.decode(row["preferences"])
     return Subscriber(
         subscriber_id=row["subscriber_id"],
         user_id=row["user_id"],
-        channels=open_addresses(row["channels"], box),
-        events=tuple(preferences["events"]),
-        domains=tuple(preferences["domains"]),
-        min_severity=Severity(preferences["min_severity"]),
+        channels=() if box is None else open_addresses(row["channels"], box),
+        events=preferences.events,
+        domains=preferences.domains,
+        min_severity=preferences.min_severity,
+        quiet_hours=preferences.quiet_hours,
+        digest=preferences.digest,
+        locale=preferences.locale,
+        attach=preferences.attach,
         paused=row["paused"],
     )

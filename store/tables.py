@@ -193,14 +193,21 @@ deliveries = Table(
     Column("channel", String(16), nullable=False),
     Column("event_key", ForeignKey("notifications.event_key"), nullable=False),
     Column("address", LargeBinary),  # encrypted; only where no subscriber row holds it
+    Column("preferences", JSON(none_as_null=True)),  # kept with such an address
     Column("state", String(16), nullable=False),  # pending|held|sending|sent|failed|suppressed
     Column("tries", Integer, nullable=False),
     Column("due_at", Utc, nullable=False),
     Column("lease_until", Utc),  # until then a message or a worker has it in hand
+    Column("destination", String(300)),  # the pace key of where its last try went
+    Column("slot_at", Utc),  # its turn at an even pace, reserved; null: it has to ask for one
     Column("reason", Text),
+    Column("held_for", String(16)),  # quiet_hours | digest; null: never held
+    Column("held_until", Utc),  # as it was said when it was held last
+    Column("merged_into", String(36)),  # the digest's delivery that tells of it
     Column("created_at", Utc, nullable=False),
     Column("settled_at", Utc),
     UniqueConstraint("subscriber_id", "channel", "event_key"),
+    Index("ix_deliveries_merged_into", "merged_into"),
     Index("ix_deliveries_state_due_at", "state", "due_at"),
     Index("ix_deliveries_event_key", "event_key"),
 )
@@ -219,6 +226,52 @@ attempts = Table(
     Column("error", Text),
     Index("ix_attempts_delivery_id", "delivery_id"),
     Index("ix_attempts_started_at", "started_at"),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("subscriber_id", String(255), primary_key=True),
+    Column("channel", String(16), primary_key=True),
+    Column("failing_since", Utc),  # null: the last answer was good
+    Column("disabled_at", Utc),
+    Column("reason", Text),
+    Column("told_at", Utc),  # operators know, and nothing waits for it any more
+)
+
+pacing = Table(
+    "pacing",
+    metadata,
+    Column("pace_key", String(300), primary_key=True),  # a destination, or one subscriber's channel
+    # When the next send would be due at an even pace, in seconds since 1970: a Float, because its
+    # arithmetic is done in SQL.
+    Column("next_at", Float, nullable=False),
+    Column("failures", Integer, nullable=False, server_default="0"),  # without an answer, in a row
+    Column("closed_until", Utc),  # until then nothing is sent there
+)
+
+violations = Table(
+    "violations",
+    metadata,
+    Column("domain", String(255), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),
+    Column("occurrence", Integer, nullable=False),  # rises when it comes back after its end
+    Column("content", LargeBinary, nullable=False),  # what was found last, JSON, zlib
+    Column("first_seen_at", Utc, nullable=False),
+    Column("last_seen_at", Utc, nullable=False),
+    Column("last_told_at", Utc, nullable=False),
+    Column("reminders", Integer, nullable=False, server_default="0"),
+    Column("resolved_at", Utc),
+    Index("ix_violations_resolved_at", "resolved_at"),
+)
+
+standings = Table(
+    "standings",
+    metadata,
+    Column("domain", String(255), primary_key=True),
+    Column("scan_id", String(36), nullable=False),  # the newest that violations followed
+    Column("event_pk", Integer, nullable=False),  # which brought that scan
+    Column("finished_at", Utc, nullable=False),
 )
 
 statistics = Table(

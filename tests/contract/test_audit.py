@@ -21,13 +21,14 @@ from schemas.notifications import ChannelAddress, ChannelKind, Notification
 from schemas.reports import Format, Severity
 from schemas.runs import DeadEntry, DecodedEntry, Entry, Run
 from store import audit as auditing
-from store import deliveries, events, retention, runs, tables
+from store import deliveries, events, retention, runs, tables, tries
 from store.artifacts import ArtifactStore
 from store.audit import LedgerAudit, recorded_entries, recorded_identities
-from store.deliveries import Attempt, DeliveryTicket, Recipient
+from store.deliveries import DeliveryTicket, Recipient
 from store.ledger import Ledger
 from store.runs import RenderedReport
 from store.secrets import SecretBox
+from store.tries import Attempt
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -152,31 +153,27 @@ def tell(ledger: Ledger, key: str = "k:1", suppressed: str | None = None) -> str
             new_id=new_id,
             box=BOX,
         )
-        return deliveries.find_delivery(connection, recipient, key)
+        (row,) = deliveries.planned_deliveries(connection, key, ["one"])
+        return str(row["delivery_id"])
 
 
 def lease(ledger: Ledger, delivery_id: str, number: int = 1) -> None:
     with ledger.write() as connection:
-        deliveries.lease_delivery(
-            connection,
-            DeliveryTicket(delivery_id, number),
-            lease_until=NOW + MINUTE,
-            box=BOX,
-        )
+        tries.lease(connection, DeliveryTicket(delivery_id, number), lease_until=NOW + MINUTE)
 
 
 def send(ledger: Ledger, delivery_id: str, number: int = 1) -> None:
     lease(ledger, delivery_id, number)
     attempt = Attempt(number=number, started_at=NOW, duration_ms=1.0, status_code=200)
     with ledger.write() as connection:
-        deliveries.settle_sent(connection, delivery_id, attempt, NOW)
+        tries.settle_sent(connection, delivery_id, attempt, NOW)
 
 
 def fail(ledger: Ledger, delivery_id: str) -> None:
     lease(ledger, delivery_id)
     attempt = Attempt(number=1, started_at=NOW, duration_ms=1.0, error="410 Gone")
     with ledger.write() as connection:
-        deliveries.settle_failed(connection, delivery_id, attempt, NOW)
+        tries.settle_failed(connection, delivery_id, attempt, NOW)
 
 
 def spoil(ledger: Ledger, table: Any, *conditions: Any, **values: Any) -> None:
@@ -251,6 +248,7 @@ def test_settled_work_is_clean_and_adds_up(settled: Run, audit: Any) -> None:
             "failed": 1,
             "suppressed": 1,
             "held": 0,
+            "merged": 0,
             "in_flight": 0,
             "unaccounted": 0,
             "repeated_sends": 0,
@@ -427,6 +425,63 @@ def test_a_delivery_that_waits_for_its_time_is_no_gap(
 ) -> None:
     spoil(ledger, tables.deliveries, tables.deliveries.c.event_key == "sent", **values)
     assert audit().status == "clean"
+
+
+def digested(ledger: Ledger, *keys: str) -> str:
+    """Deliveries of which a digest tells; returns the digest's id."""
+    digest_id = tell(ledger, "digest:one")
+    for key in keys:
+        tell(ledger, key)
+        spoil(
+            ledger,
+            tables.deliveries,
+            tables.deliveries.c.event_key == key,
+            state="held",
+            held_for="digest",
+            merged_into=digest_id,
+        )
+    return digest_id
+
+
+def test_what_a_digest_tells_of_is_accounted_for_with_it(ledger: Ledger, audit: Any) -> None:
+    digest_id = digested(ledger, "k:1", "k:2")
+    counted = audit(now=NOW).sums["deliveries"]
+    assert (counted["merged"], counted["in_flight"], counted["unaccounted"]) == (2, 1, 0)
+    send(ledger, digest_id)
+    found = audit()
+    assert found.status == "clean"
+    assert (found.sums["deliveries"]["merged"], found.sums["deliveries"]["sent"]) == (2, 1)
+
+
+def test_a_digest_that_failed_ends_what_it_tells_of(ledger: Ledger, audit: Any) -> None:
+    fail(ledger, digested(ledger, "k:1"))
+    found = audit()
+    assert found.status == "clean"
+    assert found.sums["deliveries"]["merged"] == 1
+
+
+def test_a_digest_that_waits_too_long_is_one_gap(ledger: Ledger, audit: Any) -> None:
+    digest_id = digested(ledger, "k:1", "k:2")
+    gap = only(audit())
+    assert (gap.kind, gap.what) == ("overdue delivery", {"delivery": digest_id})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"merged_into": "nothing"}, "is not there"),
+        ({"state": "failed"}, "is pending"),
+        ({"state": "sent"}, "is pending"),
+    ],
+)
+def test_a_digest_and_what_it_tells_of_must_agree(
+    ledger: Ledger, audit: Any, values: dict[str, Any], said: str
+) -> None:
+    digested(ledger, "k:1")
+    spoil(ledger, tables.deliveries, tables.deliveries.c.event_key == "k:1", **values)
+    gap = only(audit(now=NOW))
+    assert gap.kind == "contradiction"
+    assert said in gap.why
 
 
 def test_a_message_sent_twice_is_counted_and_is_no_gap(

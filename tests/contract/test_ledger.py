@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -24,16 +25,23 @@ from sqlalchemy import Connection, make_url, select, text, update
 import store
 from schemas.errors import NotFound
 from schemas.events import EventType, decode_entry
-from schemas.notifications import ChannelAddress, ChannelKind, Notification, Subscriber
+from schemas.notifications import (
+    ChannelAddress,
+    ChannelKind,
+    Notification,
+    QuietHours,
+    Subscriber,
+)
 from schemas.reports import Format, Severity
 from schemas.runs import DeadEntry, DecodedEntry, DeliveryState, Entry, Run, RunState, RunTicket
 from schemas.scans import decode_scan
-from store import deliveries, events, figures, retention, runs, subscribers, tables
-from store.deliveries import Attempt, DeliveryTicket, LeasedDelivery, Recipient
+from store import deliveries, events, figures, retention, runs, subscribers, tables, tries
+from store.deliveries import DeliveryTicket, Recipient
 from store.events import BatchRecord, RunDefaults
 from store.ledger import Ledger
 from store.runs import RenderedReport
 from store.secrets import SecretBox
+from store.tries import Attempt, DueDelivery
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -480,7 +488,7 @@ def test_texts_that_no_database_holds_are_mended_in_every_free_text(ledger: Ledg
 
     leased = lease(ledger, tell(ledger)[0])
     failed = attempt(leased, receipt=UNSTORABLE, error=UNSTORABLE)
-    write(ledger, deliveries.settle_failed, leased.delivery_id, failed, NOW)
+    write(ledger, tries.settle_failed, leased.delivery_id, failed, NOW)
     (tried,) = rows(ledger, tables.attempts)
     assert (tried["receipt"], tried["error"]) == (mended, mended)
     assert [row["reason"] for row in rows(ledger, tables.deliveries)] == [mended]
@@ -1068,17 +1076,20 @@ def tell(
         )
 
 
-def maybe_lease(ledger: Ledger, ticket: DeliveryTicket) -> LeasedDelivery | None:
-    return write(ledger, deliveries.lease_delivery, ticket, lease_until=NOW + 5 * MINUTE, box=BOX)
+def maybe_lease(ledger: Ledger, ticket: DeliveryTicket) -> DueDelivery | None:
+    with ledger.write() as connection:
+        found = tries.find_due(connection, ticket, BOX)
+        taken = tries.lease(connection, ticket, lease_until=NOW + 5 * MINUTE)
+    return found if taken else None
 
 
-def lease(ledger: Ledger, ticket: DeliveryTicket) -> LeasedDelivery:
+def lease(ledger: Ledger, ticket: DeliveryTicket) -> DueDelivery:
     leased = maybe_lease(ledger, ticket)
     assert leased is not None
     return leased
 
 
-def attempt(leased: LeasedDelivery | DeliveryTicket, **values: Any) -> Attempt:
+def attempt(leased: DueDelivery | DeliveryTicket, **values: Any) -> Attempt:
     return Attempt(number=leased.number, started_at=NOW, duration_ms=10.0, **values)
 
 
@@ -1086,8 +1097,14 @@ def due(ledger: Ledger, now: datetime, limit: int = 100) -> list[DeliveryTicket]
     return write(ledger, deliveries.claim_due, now, started_by=now + MINUTE, limit=limit)
 
 
+def delivery_row(ledger: Ledger, ticket: DeliveryTicket) -> Any:
+    return next(
+        row for row in rows(ledger, tables.deliveries) if row["delivery_id"] == ticket.delivery_id
+    )
+
+
 def delivery_state(ledger: Ledger, ticket: DeliveryTicket) -> str:
-    state: str = read(ledger, deliveries.delivery_result, ticket.delivery_id)["state"]
+    state: str = delivery_row(ledger, ticket)["state"]
     return state
 
 
@@ -1116,8 +1133,12 @@ def test_one_delivery_is_planned_per_subscriber_channel_and_event_key(ledger: Le
         for row in rows(ledger, tables.deliveries)
     }
     assert len(planned) == len(rows(ledger, tables.deliveries)) == 4
-    found = read(ledger, deliveries.find_delivery, mail, "k:1")
-    assert read(ledger, deliveries.delivery_result, found)["channel"] == "email"
+    found = read(ledger, deliveries.planned_deliveries, "k:1", ["two", "one", "nobody"])
+    assert [(row["subscriber_id"], row["channel"]) for row in found] == [
+        ("one", "email"),
+        ("one", "webhook"),
+        ("two", "webhook"),
+    ]
 
 
 def test_two_bodies_that_plan_the_same_deliveries_make_each_once(ledger: Ledger) -> None:
@@ -1144,7 +1165,7 @@ def test_a_lease_hands_over_the_notification_and_the_address(ledger: Ledger) -> 
 
     assert leased.notification == notification()
     assert leased.address == webhook().address
-    assert (leased.channel, leased.number, leased.created_at) == (ChannelKind.WEBHOOK, 1, NOW)
+    assert (leased.channel, leased.number) == (ChannelKind.WEBHOOK, 1)
     assert delivery_state(ledger, ticket) == "sending"
 
 
@@ -1181,9 +1202,9 @@ def test_a_sent_delivery_is_settled_and_its_try_logged(ledger: Ledger) -> None:
     leased = lease(ledger, ticket)
 
     said = attempt(leased, status_code=200, receipt="ok" * 900)
-    write(ledger, deliveries.settle_sent, leased.delivery_id, said, NOW + MINUTE)
+    write(ledger, tries.settle_sent, leased.delivery_id, said, NOW + MINUTE)
 
-    row = read(ledger, deliveries.delivery_result, ticket.delivery_id)
+    row = delivery_row(ledger, ticket)
     assert (row["state"], row["settled_at"], row["lease_until"]) == ("sent", NOW + MINUTE, None)
     (tried,) = rows(ledger, tables.attempts)
     assert (tried["outcome"], tried["status_code"], tried["number"]) == ("sent", 200, 1)
@@ -1196,8 +1217,8 @@ def test_a_failed_delivery_keeps_the_error_as_its_reason(ledger: Ledger) -> None
     (ticket,) = tell(ledger)
     leased = lease(ledger, ticket)
     refused = attempt(leased, status_code=410, error="the hook is gone")
-    write(ledger, deliveries.settle_failed, leased.delivery_id, refused, NOW)
-    row = read(ledger, deliveries.delivery_result, ticket.delivery_id)
+    write(ledger, tries.settle_failed, leased.delivery_id, refused, NOW)
+    row = delivery_row(ledger, ticket)
     assert (row["state"], row["reason"], row["settled_at"]) == ("failed", "the hook is gone", NOW)
     assert [item["outcome"] for item in rows(ledger, tables.attempts)] == ["failed"]
     assert due(ledger, NOW + DAY) == []
@@ -1209,7 +1230,7 @@ def test_a_delivery_put_back_for_later_is_the_sweep_s_when_its_time_comes(ledger
 
     write(
         ledger,
-        deliveries.put_back,
+        tries.put_back,
         leased.delivery_id,
         attempt(leased, status_code=503, error="busy"),
         due_at=NOW + DAY,
@@ -1230,7 +1251,7 @@ def test_a_delivery_put_back_for_a_message_is_the_sweep_s_only_if_the_message_is
     leased = lease(ledger, ticket)
     write(
         ledger,
-        deliveries.put_back,
+        tries.put_back,
         leased.delivery_id,
         attempt(leased, error="busy"),
         due_at=NOW + MINUTE,
@@ -1257,9 +1278,9 @@ def test_a_delivery_whose_worker_died_is_claimed_under_its_next_number(ledger: L
 
     assert following == DeliveryTicket(ticket.delivery_id, 2)
     lease(ledger, following)
-    write(ledger, deliveries.settle_failed, dead.delivery_id, attempt(dead, error="late"), NOW)
+    write(ledger, tries.settle_failed, dead.delivery_id, attempt(dead, error="late"), NOW)
     assert delivery_state(ledger, ticket) == "sending"
-    write(ledger, deliveries.settle_sent, ticket.delivery_id, attempt(following), NOW)
+    write(ledger, tries.settle_sent, ticket.delivery_id, attempt(following), NOW)
     assert delivery_state(ledger, ticket) == "sent"
     assert len(rows(ledger, tables.attempts)) == 2
 
@@ -1289,7 +1310,7 @@ def test_a_sweep_leaves_a_delivery_that_is_put_back_under_its_hands(ledger: Ledg
     leased = lease(ledger, ticket)
     with ThreadPoolExecutor(1) as pool:
         with ledger.write() as connection:
-            deliveries.put_back(
+            tries.put_back(
                 connection,
                 leased.delivery_id,
                 attempt(leased, error="come back tomorrow"),
@@ -1348,12 +1369,44 @@ def test_a_subscriber_is_saved_replaced_found_and_removed(ledger: Ledger) -> Non
     assert read(ledger, subscribers.list_subscribers, BOX) == sorted(
         [paused, hostile], key=lambda item: item.subscriber_id
     )
-    assert read(ledger, subscribers.subscribers_of_user, "u-1", BOX) == []
-    assert len(read(ledger, subscribers.subscribers_of_user, "u-2", BOX)) == 2
     assert read(ledger, figures.count_subscribers) == 1
     assert write(ledger, subscribers.remove_subscriber, "officer")
     assert not write(ledger, subscribers.remove_subscriber, "officer")
     assert read(ledger, subscribers.find_subscriber, "officer", BOX) is None
+
+
+def test_users_subscribers_are_found_together_where_they_want_the_news(ledger: Ledger) -> None:
+    def ask(*user_ids: str, event: str = "scan.completed") -> list[str]:
+        news = msgspec.structs.replace(notification(), type=EventType(event))
+        found = read(ledger, subscribers.subscribers_of_users, user_ids, news, BOX)
+        assert all(item.channels == OFFICER.channels for item in found)
+        return [item.subscriber_id for item in found]
+
+    for name, user in (("b", "u-1"), ("a", "u-2"), ("c", "u-2"), ("other", "u-3")):
+        saved = msgspec.structs.replace(OFFICER, subscriber_id=name, user_id=user)
+        write(ledger, subscribers.save_subscriber, saved, BOX, NOW)
+    assert ask("u-1", "u-2", "nobody") == ["a", "b", "c"]
+    assert ask("u-2", event="scan.failed") == []
+    assert ask() == []
+    assert ask("nul \x00", "half a pair \ud800", "u" * 300, "u-1") == ["b"]
+
+
+def test_the_preferences_of_an_address_without_a_row_stay_with_its_delivery(
+    ledger: Ledger,
+) -> None:
+    wishes = Subscriber(
+        subscriber_id="direct",
+        locale="de-AT",
+        quiet_hours=QuietHours(start="22:00", end="06:00", time_zone="Europe/Vienna"),
+    )
+    kept = subscribers.kept_preferences(wishes, NOW)
+    told = Recipient("direct", HOOK, keep_address=True, preferences=kept)
+    (ticket,) = tell(ledger, "k:1", told)
+    (plain_one,) = tell(ledger, "k:2", Recipient("direct", HOOK, keep_address=True))
+    found = read(ledger, tries.find_due, ticket, BOX)
+    assert (found.address, found.locale) == (HOOK, "de-AT")
+    assert found.quiet_hours == wishes.quiet_hours
+    assert read(ledger, tries.find_due, plain_one, BOX).locale is None
 
 
 def test_addresses_and_secrets_are_nowhere_in_plain_text(ledger: Ledger) -> None:
@@ -1494,14 +1547,14 @@ def test_delivery_figures_count_states_outcomes_and_times(ledger: Ledger) -> Non
     tell(ledger, "k:0", now=NOW - DAY)
     write(
         ledger,
-        deliveries.put_back,
+        tries.put_back,
         first.delivery_id,
         attempt(lease(ledger, first), error="busy"),
         due_at=NOW + DAY,
         lease_until=None,
     )
     sent = attempt(lease(ledger, second))
-    write(ledger, deliveries.settle_sent, second.delivery_id, sent, NOW)
+    write(ledger, tries.settle_sent, second.delivery_id, sent, NOW)
 
     assert read(ledger, figures.delivery_figures, NOW) == {
         "deliveries": {"webhook": {"pending": 1, "sent": 1}},
@@ -1624,11 +1677,11 @@ def test_old_settled_deliveries_go_with_their_attempts_and_their_event_keys_stay
     for ticket in (sent, waiting):
         leased = lease(ledger, ticket)
         if ticket is sent:
-            write(ledger, deliveries.settle_sent, leased.delivery_id, attempt(leased), NOW)
+            write(ledger, tries.settle_sent, leased.delivery_id, attempt(leased), NOW)
         else:
             write(
                 ledger,
-                deliveries.put_back,
+                tries.put_back,
                 leased.delivery_id,
                 attempt(leased, error="busy"),
                 due_at=NOW + 9 * DAY,
