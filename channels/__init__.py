@@ -1,1 +1,1 @@
-"""A message on its way to the outside: e-mail, webhook, Slack."""
+"""A message on its way to the outside: e-mail, webhook, Slack, Apprise."""

@@ -1,4 +1,4 @@
-"""The only HTTP client for addresses that people typed: webhooks, Slack, datarefs.
+"""The only HTTP client for addresses that people typed: webhooks, Slack, Apprise, datarefs.
 
 A subscriber's URL is a request to connect somewhere on our network's behalf, so
 the name is resolved once, every address it gives is checked, and the connection
@@ -15,6 +15,8 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,16 +39,32 @@ MAX_ANSWER_BYTES = 64 * 1024
 MAX_ADDRESSES = 8
 """Addresses of one name that are tried at most."""
 
-Resolve = Callable[..., Sequence[tuple[Any, Any, Any, Any, tuple[Any, ...]]]]
+Entry = tuple[Any, Any, Any, Any, tuple[Any, ...]]
+"""One address of a name, as ``socket.getaddrinfo`` gives it."""
+Resolve = Callable[..., Sequence[Entry]]
 """``socket.getaddrinfo`` or a stand-in with its first two arguments and ``type``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What came back, whatever its status.
+
+    ``place`` is all of the URL that an error may say; ``whole`` is False where
+    ``body`` was cut.
+    """
+
+    place: str
+    answer: Answer
+    body: bytes
+    whole: bool
 
 
 class GuardedHttp:
     """HTTP to untrusted destinations, with pooled connections.  Safe in threads.
 
-    ``timeout_s`` bounds each step and the whole exchange, an answer that drips
-    byte by byte included; only the system's resolver keeps its own time.
-    ``allow`` names destinations exempt from the address check and from https.
+    ``timeout_s`` bounds the whole exchange: the look-up of the name, each step and
+    an answer that drips byte by byte.  ``allow`` names destinations exempt from the
+    address check and from https.
     """
 
     def __init__(
@@ -77,9 +95,7 @@ class GuardedHttp:
         name ChannelUnavailable.  No text ever holds more of the URL than its
         scheme and host.
         """
-        target = checked_url(url, self._allowed)
-        response, body, _ = self._exchange("POST", target, content, headers, MAX_ANSWER_BYTES)
-        return self._accepted(target, response, body)
+        return self.accepted(self.exchange("POST", url, content, headers))
 
     def get(self, url: str, max_bytes: int) -> bytes:
         """Fetch ``url`` whole.
@@ -87,23 +103,39 @@ class GuardedHttp:
         Raises TooLarge beyond ``max_bytes`` (no more than that is read), and the
         same as ``post`` otherwise; the caller maps those to what they mean for it.
         """
-        target = checked_url(url, self._allowed)
-        response, body, whole = self._exchange("GET", target, b"", {}, max_bytes)
-        answer = self._accepted(target, response, body[:MAX_ANSWER_BYTES])
+        came = self.exchange("GET", url, b"", {}, max_bytes=max_bytes)
+        answer = self.accepted(came)
         if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise DeliveryRejected(
-                f"{_place(target)} sent compressed data although asked not to",
+                f"{came.place} sent compressed data although asked not to",
                 status_code=answer.status_code,
             )
-        if not whole:
-            raise TooLarge(f"{_place(target)} sent more than {max_bytes:,} bytes")
-        return body
+        if not came.whole:
+            raise TooLarge(f"{came.place} sent more than {max_bytes:,} bytes")
+        return came.body
 
-    def close(self) -> None:
-        """Close all connections.  Safe to repeat."""
-        self._pool.close()
+    def accepted(self, came: Exchange) -> Answer:
+        """The 2xx answer of an exchange; raises what any other means."""
+        return accept(came.answer, came.place, self._clock())
 
-    def _accepted(self, target: httpx.URL, response: httpcore.Response, body: bytes) -> Answer:
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        content: bytes,
+        headers: Mapping[str, str],
+        *,
+        max_bytes: int = MAX_ANSWER_BYTES,
+        timeout_s: float | None = None,
+    ) -> Exchange:
+        """Send and read at most ``max_bytes`` of the answer, whatever its status.
+
+        ``timeout_s`` replaces the one for all.  Raises as ``post`` does, but for
+        the status.
+        """
+        target = checked_url(url, self._allowed)
+        seconds = self._timeout_s if timeout_s is None else timeout_s
+        response, body, whole = self._stream(method, target, content, headers, max_bytes, seconds)
         hidden = (target.raw_path.decode("ascii"), target.path, target.query.decode("ascii"))
         answer = Answer(
             status_code=response.status,
@@ -111,21 +143,26 @@ class GuardedHttp:
                 name.decode("latin-1").lower(): value.decode("latin-1")
                 for name, value in response.headers
             },
-            text_excerpt=receipt_text(body, hidden),
+            text_excerpt=receipt_text(body[:MAX_ANSWER_BYTES], hidden),
         )
-        return accept(answer, _place(target), self._clock())
+        return Exchange(_place(target), answer, body, whole)
 
-    def _exchange(
+    def close(self) -> None:
+        """Close all connections.  Safe to repeat."""
+        self._pool.close()
+
+    def _stream(
         self,
         method: str,
         target: httpx.URL,
         content: bytes,
         headers: Mapping[str, str],
         max_bytes: int,
+        seconds: float,
     ) -> tuple[httpcore.Response, bytes, bool]:
         """Send and read at most ``max_bytes``; the last value says whether that was all."""
         place = _place(target)
-        self._deadline.start(self._timeout_s)
+        self._deadline.start(seconds)
         try:
             with self._pool.stream(
                 method,
@@ -146,7 +183,7 @@ class GuardedHttp:
                 ],
                 content=content,
                 extensions={
-                    "timeout": dict.fromkeys(("connect", "read", "write", "pool"), self._timeout_s)
+                    "timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds)
                 },
             ) as response:
                 body = bytearray()
@@ -156,9 +193,7 @@ class GuardedHttp:
                         return response, bytes(body[:max_bytes]), False
                 return response, bytes(body), True
         except httpcore.TimeoutException as error:
-            raise ChannelUnavailable(
-                f"{place} did not finish within {self._timeout_s:g} s"
-            ) from error
+            raise ChannelUnavailable(f"{place} did not finish within {seconds:g} s") from error
         except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
             raise ChannelUnavailable(
                 f"{place} could not be reached: {one_line(str(error), 200) or 'connection broken'}"
@@ -238,12 +273,28 @@ class _PinningBackend(httpcore.NetworkBackend):
 
     def _resolved(self, host: str, port: int) -> list[str]:
         try:
-            found = self._resolve(host, port, type=socket.SOCK_STREAM)
+            found = self._looked_up(host, port).result(self._deadline.left(httpcore.ConnectTimeout))
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout("the name was not resolved in time") from error
         except UnicodeError as error:  # a label too long or empty
             raise DestinationForbidden(f"{one_line(host, 100)} is not a host name") from error
         except OSError as error:
             raise httpcore.ConnectError("the name could not be resolved") from error
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    def _looked_up(self, host: str, port: int) -> Future[Sequence[Entry]]:
+        """Look up on a thread of its own: the system's resolver takes as long as a name server
+        that somebody else runs lets it, and cannot be interrupted.  It ends by its own limits."""
+        found: Future[Sequence[Entry]] = Future()
+
+        def look_up() -> None:
+            try:
+                found.set_result(self._resolve(host, port, type=socket.SOCK_STREAM))
+            except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+                found.set_exception(error)
+
+        threading.Thread(target=look_up, name="look-up", daemon=True).start()
+        return found
 
 
 class _TimedStream(httpcore.NetworkStream):

@@ -23,7 +23,9 @@ _INVISIBLE = (
     0xFEFF,
     *range(0xE0000, 0xE0080),
 )  # fmt: skip
-_DROPPED = dict.fromkeys(_INVISIBLE)
+_DROPPED: dict[int, str | None] = dict.fromkeys(_INVISIBLE)
+_LINE_ENDS = map(ord, "\n\x0b\x0c\x85\u2028\u2029")
+_LEGIBLE = _DROPPED | dict.fromkeys(_LINE_ENDS, "\n") | {ord("\t"): "\t"}
 
 MIN_HIDDEN_CHARS = 4
 """Shorter secrets are not hidden: hiding ``/`` would blank half of every answer."""
@@ -41,6 +43,11 @@ def one_line(text: str, limit: int) -> str:
     # Cut first, with room to spare, so that a huge string costs no more than its bound.
     rough = text[: limit * 8].encode("utf-8", "replace").decode("utf-8")
     return cut_chars(" ".join(rough.split()).translate(_DROPPED), limit)
+
+
+def legible(text: str) -> str:
+    """The same text, valid Unicode without what nobody sees; its lines and spaces stay."""
+    return text.encode("utf-8", "replace").decode("utf-8").translate(_LEGIBLE)
 
 
 def paragraphs(text: str, limit: int) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from channels.apprise import AppriseChannel
 from channels.protocol import Channel, Clock
 from channels.slack import SlackChannel
 from channels.smtp import SmtpChannel
@@ -20,4 +21,5 @@ CHANNELS: dict[ChannelKind, Callable[[Settings, Clock], Channel]] = {
     ChannelKind.EMAIL: SmtpChannel,
     ChannelKind.WEBHOOK: WebhookChannel,
     ChannelKind.SLACK: SlackChannel,
+    ChannelKind.APPRISE: AppriseChannel,
 }

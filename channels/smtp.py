@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from channels.mail_message import Envelope, compose
+from channels.operator_templates import load_templates
 from channels.protocol import Clock
 from channels.readable import one_line, receipt_text
 from schemas.errors import ChannelUnavailable, DeliveryRejected
@@ -32,6 +33,7 @@ class SmtpChannel:
         self._settings = settings
         self._clock = clock
         self._ssl_context = ssl_context
+        self._templates = load_templates(settings.templates_dir)
         self._idle: deque[smtplib.SMTP] = deque()
 
     def send(self, message: Message) -> Receipt:
@@ -43,6 +45,7 @@ class SmtpChannel:
             mail_from=self._settings.mail_from,
             unsubscribe_url=self._settings.list_unsubscribe_url,
             now=self._clock(),
+            templates=self._templates,
         )
         with self._translated():
             connection = self._idle_connection() or self._open()

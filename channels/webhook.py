@@ -138,6 +138,12 @@ def _data(notification: Notification, bound: _Bound) -> dict[str, Any]:
             "missing_formats",
         )
     }
+    if notification.lines:
+        spoken = ("variant", "values")  # what people are told by; machines read the rest
+        whole["lines"] = [
+            {name: value for name, value in line.items() if name not in spoken}
+            for line in plain["lines"]
+        ]
     if notification.data:
         whole["details"] = plain["data"]
     data = {name: _bounded(value, bound, 1) for name, value in whole.items()}
@@ -166,6 +172,8 @@ def _bounded(value: Any, bound: _Bound, depth: int) -> Any:
         }
     if isinstance(value, list | tuple):
         return type(value)(_bounded(item, bound, depth + 1) for item in value[: bound.items])
+    if isinstance(value, datetime):
+        return _utc(value)
     return _bounded(str(value), bound, depth)
 
 

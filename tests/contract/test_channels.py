@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.message import EmailMessage
+from functools import cache
 from typing import Any
 
 import pytest
+from babel.messages.pofile import read_po
 
 from channels.registry import CHANNELS, Channel
 from cli.sinks import HttpSink, MailSink, SinkAnswer
+from languages.language import CATALOGUES, known_languages, load_language
 from schemas.errors import ChannelUnavailable, DeliveryRejected, RateLimited
 from schemas.events import EventType
 from schemas.notifications import (
+    FACTS,
     MAX_RECEIPT_CHARS,
+    VARIANTS,
     ArtifactLink,
     ChannelAddress,
     ChannelKind,
+    DigestLine,
     Fact,
     FindingSummary,
     Message,
@@ -36,6 +45,7 @@ TARGETS = {
     ChannelKind.EMAIL: "dpo.tokenish@example.org",
     ChannelKind.WEBHOOK: "/hooks/tokenish?key=tokenish",
     ChannelKind.SLACK: "/slack/T000/B000/tokenish",
+    ChannelKind.APPRISE: "/apprise/tokenish?-key=tokenish",
 }
 
 
@@ -73,14 +83,25 @@ class Wire:
     settings: Settings
     channel: Channel
 
-    def message(self, message_id: str = "dlv-1", text: str | None = None) -> Message:
+    def message(
+        self,
+        message_id: str = "dlv-1",
+        text: str | None = None,
+        language: str = "en",
+        **changes: Any,
+    ) -> Message:
         target = TARGETS[self.kind]
+        if self.kind is not ChannelKind.EMAIL:
+            target = self.http.url + target
+        if self.kind is ChannelKind.APPRISE:
+            target = target.replace("http://", "json://")
         return Message(
             message_id=message_id,
-            notification=notification() if text is None else notification(text),
+            notification=notification(**changes) if text is None else notification(text, **changes),
+            language=language,
             address=ChannelAddress(
                 kind=self.kind,
-                target=target if self.kind is ChannelKind.EMAIL else self.http.url + target,
+                target=target,
                 secret=SECRET if self.kind is ChannelKind.WEBHOOK else None,
             ),
         )
@@ -91,6 +112,11 @@ class Wire:
             return [mail.parsed["Message-ID"][1:].split("@")[0] for mail in self.mail.messages]
         if self.kind is ChannelKind.WEBHOOK:
             return [request.headers["webhook-id"] for request in self.http.requests]
+        if self.kind is ChannelKind.APPRISE:
+            return [
+                json.loads(request.body)["message"].rsplit("message ", 1)[1]
+                for request in self.http.requests
+            ]
         return [
             json.loads(request.body)["blocks"][-1]["elements"][0]["text"].rsplit("message ", 1)[1]
             for request in self.http.requests
@@ -100,6 +126,18 @@ class Wire:
         if self.kind is ChannelKind.EMAIL:
             return [mail.content for mail in self.mail.messages]
         return [request.body for request in self.http.requests]
+
+    def shown(self) -> list[str]:
+        """What each message says to whoever reads it, oldest first."""
+        if self.kind is ChannelKind.EMAIL:
+            return [_read_mail(mail.parsed) for mail in self.mail.messages]
+        said = [json.loads(request.body) for request in self.http.requests]
+        if self.kind is ChannelKind.SLACK:
+            texts = ([each["text"] for each in _text_objects(body["blocks"])] for body in said)
+            return [html.unescape("\n".join(each)) for each in texts]
+        if self.kind is ChannelKind.APPRISE:
+            return [f"{body['title']}\n{body['message']}".replace("\u200b", "") for body in said]
+        return [json.dumps(body["data"], ensure_ascii=False) for body in said]
 
     def answer_once(self, code: int, text: str = "no") -> None:
         """Have the other side answer the next message with an HTTP status or SMTP code."""
@@ -173,7 +211,9 @@ def test_a_refusal_is_rejected_for_good_and_the_channel_stays_usable(wire: Wire)
     assert wire.ids()[-1] == "dlv-2"
 
 
-@pytest.mark.parametrize("wire", [ChannelKind.WEBHOOK, ChannelKind.SLACK], indirect=True)
+@pytest.mark.parametrize(
+    "wire", [ChannelKind.WEBHOOK, ChannelKind.SLACK, ChannelKind.APPRISE], indirect=True
+)
 def test_a_request_to_slow_down_says_for_how_long(wire: Wire) -> None:
     for value in ("17", "Wed, 04 Mar 2026 05:06:24 GMT"):
         wire.http.script(
@@ -293,12 +333,24 @@ HOSTILE = {
 def test_hostile_text_arrives_harmless(wire: Wire, name: str) -> None:
     text = HOSTILE[name]
     wire.channel.send(wire.message(text=text))
-    checks: dict[ChannelKind, Callable[[Wire, str], None]] = {
-        ChannelKind.EMAIL: _harmless_mail,
-        ChannelKind.WEBHOOK: _harmless_webhook,
-        ChannelKind.SLACK: _harmless_slack,
-    }
-    checks[wire.kind](wire, text)
+    HARMLESS[wire.kind](wire, text)
+
+
+@pytest.mark.parametrize("language", known_languages())
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_values_arrive_harmless_in_every_language(
+    wire: Wire, name: str, language: str
+) -> None:
+    text = HOSTILE[name]
+    message = wire.message(
+        text=text,
+        language=language,
+        variant="compliance.violation.reminder",
+        values={"domain": text, "rules": 3, "evidence": 5, "since": text},
+        facts=tuple(Fact(label=label, value=text) for label in FACTS),
+    )
+    wire.channel.send(message)
+    HARMLESS[wire.kind](wire, text)
 
 
 def _harmless_mail(wire: Wire, text: str) -> None:
@@ -314,6 +366,7 @@ def _harmless_mail(wire: Wire, text: str) -> None:
         "Auto-Submitted",
         "MIME-Version",
         "Content-Type",
+        "Content-Language",
     ]
     assert len(mail["Subject"]) <= 160
     assert all(len(line) <= 998 for line in sunk.content.split(b"\r\n"))
@@ -362,6 +415,25 @@ def _harmless_slack(wire: Wire, text: str) -> None:
     assert payload["link_names"] is False
 
 
+def _harmless_apprise(wire: Wire, text: str) -> None:
+    (request,) = wire.http.requests
+    payload = json.loads(request.body)
+    assert payload["attachments"] == []
+    shown = payload["title"] + payload["message"]
+    assert not set("\x00\x07\x1b\u202e\u2066\u2069\u200f\u2028\r") & set(shown)
+    assert not re.search(r"[@<](?!\u200b)|\]\(", shown)
+    assert "\n" not in payload["title"]
+    assert len(shown) <= 4000
+
+
+HARMLESS: dict[ChannelKind, Callable[[Wire, str], None]] = {
+    ChannelKind.EMAIL: _harmless_mail,
+    ChannelKind.WEBHOOK: _harmless_webhook,
+    ChannelKind.SLACK: _harmless_slack,
+    ChannelKind.APPRISE: _harmless_apprise,
+}
+
+
 def _text_objects(node: Any) -> Iterator[dict[str, Any]]:
     if isinstance(node, dict):
         if node.get("type") in ("plain_text", "mrkdwn"):
@@ -373,13 +445,119 @@ def _text_objects(node: Any) -> Iterator[dict[str, Any]]:
             yield from _text_objects(value)
 
 
+WORDS = {"domain": "shop.example", "since": "2026-01-31", "reason": "XYZ", "said": "XYZ"}
+LINK = "https://r.example.org/a.pdf"
+
+
+def _told(variant: str) -> dict[str, Any]:
+    """One kind of news with everything that can be in it."""
+    kinds = (kind for kind in sorted(EventType, key=len) if variant.startswith(kind))
+    line = DigestLine(
+        occurred_at=NOW,
+        type=EventType.SCAN_FAILED,
+        domain="line.example",
+        severity=Severity.LOW,
+        title="ENGLISH LINE",
+        variant="scan.failed",
+        values={"domain": "line.example", "said": "XYZ"},
+        link="https://r.example.org/line.html",
+    )
+    return {
+        "type": next(kinds),
+        "title": "ENGLISH TITLE",
+        "summary": "ENGLISH SUMMARY",
+        "variant": variant,
+        "values": {name: WORDS.get(name, 12345) for name in VARIANTS[variant]},
+        "facts": tuple(Fact(label=label, value="1234") for label in FACTS),
+        "findings": (
+            FindingSummary(
+                rule_id="consent.advertising",
+                severity=Severity.HIGH,
+                title="Advertising cookies set before a choice",
+                count=1234,
+            ),
+        ),
+        "lines": (line,) if variant == "notification.digest" else (),
+    }
+
+
+@pytest.mark.parametrize("language", known_languages())
+def test_every_kind_of_news_is_told_whole_in_every_language(wire: Wire, language: str) -> None:
+    t = load_language(language)
+    for variant in VARIANTS:
+        wire.channel.send(wire.message(language=language, **_told(variant)))
+
+    for variant, shown in zip(VARIANTS, wire.shown(), strict=True):
+        assert LINK in shown
+        if wire.kind is ChannelKind.WEBHOOK:
+            assert "ENGLISH TITLE" in shown
+            assert "ENGLISH SUMMARY" in shown
+            assert '"label": "before_consent"' in shown
+            continue
+        assert "ENGLISH" not in shown
+        assert not re.search(r"{\w*}", shown)
+        title = re.escape(t[f"message.{variant}.title"])
+        assert re.search(re.sub(r"\\{\w+\\}", ".+", title), shown)
+        said = VARIANTS[variant]
+        assert ("XYZ" in shown) is bool({"said", "reason"} & {*said})
+        assert ("line.example" in shown) is (variant == "notification.digest")
+        assert "shop.example" in shown or "domain" not in said
+        if "since" in said:
+            assert t.day(datetime(2026, 1, 31, tzinfo=UTC)) in shown
+        assert _foreign(shown, language) == set()
+
+
+@pytest.mark.parametrize("wire", [ChannelKind.WEBHOOK], indirect=True)
+def test_machines_are_told_the_same_in_every_language(wire: Wire) -> None:
+    for language in known_languages():
+        wire.channel.send(wire.message(language=language, **_told("compliance.violation")))
+
+    assert len(set(wire.bodies())) == 1
+    assert b'"variant"' not in wire.bodies()[0]
+
+
+def _read_mail(mail: EmailMessage) -> str:
+    plain, page = (mail.get_body((kind,)).get_content() for kind in ("plain", "html"))
+    words = html.unescape(re.sub(r"<[^>]+>", "\n", page)).replace("\xa0", " ")
+    return f"{mail['Subject']}\n{plain}\n{words}"
+
+
+@cache
+def _english(language: str) -> list[re.Pattern[str]]:
+    """What the English catalogue says and this language says otherwise, names left open."""
+    texts = {}
+    for code in ("en", language):
+        with (CATALOGUES / f"{code}.po").open("rb") as file:
+            texts[code] = {each.id: each.string for each in read_po(file) if each.id}
+    said = {key: text for key, text in texts["en"].items() if isinstance(text, str)}
+    return [
+        re.compile(".+".join(map(re.escape, re.split(r"{\w+}", text))))
+        for key, text in said.items()
+        if texts[language][key] != text and re.search(r"[a-z]{3}", re.sub(r"{\w+}", "", text))
+    ]
+
+
+def _foreign(shown: str, language: str) -> set[str]:
+    """Pieces of a message that are a text of ours in English."""
+    pieces = {
+        piece.strip(" -[]•⚠")
+        for line in shown.splitlines()
+        for piece in (line, *re.split(r" · |: |  ", line))
+    }
+    return {piece for piece in pieces for english in _english(language) if english.fullmatch(piece)}
+
+
 def test_without_an_exemption_nothing_on_this_machine_is_reached() -> None:
     with ExitStack() as stack:
         http = stack.enter_context(HttpSink())
-        for kind in (ChannelKind.WEBHOOK, ChannelKind.SLACK):
+        for kind, scheme in (
+            (ChannelKind.WEBHOOK, "https"),
+            (ChannelKind.SLACK, "https"),
+            (ChannelKind.APPRISE, "jsons"),
+        ):
             channel = stack.enter_context(closing(CHANNELS[kind](Settings(), clock)))
             address = ChannelAddress(
-                kind=kind, target=http.url.replace("http", "https") + "/x", secret=SECRET
+                kind=kind, target=http.url.replace("http", scheme) + "/x", secret=SECRET
             )
             with pytest.raises(DeliveryRejected, match="private or reserved"):
                 channel.send(

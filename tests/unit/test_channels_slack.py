@@ -80,7 +80,7 @@ def test_a_plain_notification_reads_well() -> None:
         "• HIGH  Early cookie (3)",
         "⚠ Could not be rendered: HTML",
         "<https://r.example/a.pdf|PDF> · CSV",
-        "example.org · medium · scan 1 · message dlv-1",
+        "example.org · Medium · scan 1 · message dlv-1",
     ]
 
 

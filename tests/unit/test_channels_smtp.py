@@ -7,8 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.header import decode_header, make_header
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +23,7 @@ from schemas.errors import ChannelUnavailable, DeliveryRejected
 from schemas.events import EventType
 from schemas.notifications import (
     ArtifactLink,
+    Attachment,
     ChannelAddress,
     ChannelKind,
     Fact,
@@ -90,6 +94,7 @@ def test_the_headers_are_complete(sink: MailSink) -> None:
         "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         "MIME-Version": "1.0",
         "Content-Type": sunk.parsed["Content-Type"],
+        "Content-Language": "en",
     }
     assert sunk.sender == "herald@scanherald.example"
     assert sunk.recipients == ("dpo@example.org",)
@@ -259,11 +264,98 @@ def test_no_text_adds_a_header_or_a_recipient(text: str, domain: str | None) -> 
         b"Auto-Submitted",
         b"MIME-Version",
         b"Content-Type",
+        b"Content-Language",
     ]
     assert b"\n" not in made.content.replace(b"\r\n", b"")
     assert b"\r" not in made.content.replace(b"\r\n", b"")
     assert made.content.isascii()
     assert 0 < len(subject(sent.notification)) <= 160
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    title=st.text(max_size=200)
+    | st.lists(st.sampled_from(["a", "é", "=?utf-8?q?=0ABcc?=", "שלום", "🍪", "x" * 90])).map(
+        " ".join
+    )
+)
+def test_a_subject_arrives_as_it_was_written(title: str) -> None:
+    sent = message(title=title)
+    content = compose(sent, mail_from="a@b.example", unsubscribe_url=None, now=NOW).content
+    parsed = message_from_bytes(content, policy=policy.default)
+    assert parsed["Subject"] == subject(sent.notification)
+    assert str(make_header(decode_header(message_from_bytes(content)["Subject"]))) == subject(
+        sent.notification
+    )
+    assert all(len(line) <= 250 for line in content.split(b"\r\n\r\n")[0].split(b"\r\n"))
+
+
+@pytest.mark.parametrize(
+    ("file_name", "content_type", "name", "kind"),
+    [
+        ("report.pdf", "application/pdf", "report.pdf", "application/pdf"),
+        ("a.csv", "text/csv; charset=utf-8; header=present", "a.csv", "text/csv"),
+        ("../../etc/passwd", "text/html", "etc-passwd", "text/html"),
+        ('a"\r\nBcc: x@y.example.pdf', "a/b\r\nBcc: x@y", "a-Bcc-x-y.example.pdf", None),
+        ("a.eml", "message/rfc822", "a.eml", None),
+        ("שלום.pdf", "multipart/mixed; boundary=x", "pdf", None),
+        ("", "", "attachment", None),
+        ("x" * 300 + ".pdf", "message/rfc822", "x" * 96 + ".pdf", None),
+        (".htaccess", "TEXT/HTML", "htaccess", None),
+    ],
+)
+def test_an_attachment_says_nothing_but_a_name_and_a_type(
+    sink: MailSink, file_name: str, content_type: str, name: str, kind: str | None
+) -> None:
+    data = b"\r\n.\r\n--=_x--\r\n\x00\xff" * 30
+    attached = Attachment(file_name=file_name, content_type=content_type, data=data)
+    deliver(sink, msgspec.structs.replace(message(), attachments=(attached,)))
+
+    (part,) = sink.messages[0].parsed.iter_attachments()
+    assert part.get_filename() == name
+    assert part.get_content_type() == (kind or "application/octet-stream")
+    assert part.get_payload(decode=True) == data
+    assert part.get_param("charset") == ("utf-8" if "charset" in content_type else None)
+    assert sink.messages[0].parsed["Bcc"] is None
+    assert sink.messages[0].content.isascii()
+    assert name in sink.messages[0].parsed.get_body(("plain",)).get_content()
+
+
+def test_a_mail_with_attachments_is_the_same_bytes_every_time() -> None:
+    attached = tuple(
+        Attachment(file_name=f"{number}.pdf", content_type="application/pdf", data=b"%PDF")
+        for number in range(3)
+    )
+    sent = msgspec.structs.replace(message(), attachments=attached, language="fr")
+    made = {
+        compose(sent, mail_from="a@b.example", unsubscribe_url=None, now=NOW).content
+        for _ in range(3)
+    }
+    assert len(made) == 1
+    boundaries = [
+        part.get_boundary()
+        for part in message_from_bytes(made.pop(), policy=policy.default).walk()
+        if part.is_multipart()
+    ]
+    assert len(boundaries) == len(set(boundaries)) == 2
+
+
+def test_a_script_from_right_to_left_is_kept_apart_from_what_is_around_it(sink: MailSink) -> None:
+    domain = "דוגמה.example"
+    told = message(
+        variant="scan.completed",
+        domain=domain,
+        values={"domain": domain, "score": 7, "cookies": 1, "before_consent": 2, "findings": 3},
+        facts=(Fact(label="such_as", value="مثال 12"),),
+    )
+    deliver(sink, msgspec.structs.replace(told, language="de"))
+
+    parsed = sink.messages[0].parsed
+    page = parsed.get_body(("html",)).get_content()
+    assert '<html lang="de" dir="ltr">' in page
+    assert f'<bdi dir="ltr">{domain}</bdi>' in page
+    assert "<bdi>مثال 12</bdi>" in page
+    assert parsed["Subject"] == f"Scan von {domain} beendet: Punktzahl 7"
 
 
 def test_an_international_domain_travels_as_punycode(sink: MailSink) -> None:
