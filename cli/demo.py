@@ -109,6 +109,10 @@ def _settings(output: Path, scratch: Path, mail_port: int, http_port: int) -> Se
     )
 
 
+NO_PACE = ("DESTINATION_PER_S", "SLACK_PER_S", "SUBSCRIBER_PER_MIN")
+"""Our own sinks take whatever comes: nobody should wait for a demo at Slack's pace."""
+
+
 def _environment(settings: Settings) -> dict[str, str]:
     return {
         "REDIS_URL": settings.redis_url,
@@ -123,6 +127,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "SCANHERALD_SMTP_SECURITY": settings.smtp_security,
         "SCANHERALD_HTTP_ALLOW": ",".join(settings.http_allow),
         "SCANHERALD_MAIL_FROM": settings.mail_from,
+        **{f"SCANHERALD_{name}": "0" for name in NO_PACE},
     }
 
 

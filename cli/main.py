@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cli import audit, bundle, deadletters, records, rejudge, render, rules, runs, subscribers
+from cli import (
+    audit,
+    bundle,
+    deadletters,
+    deliveries,
+    records,
+    rejudge,
+    render,
+    rules,
+    runs,
+    subscribers,
+    violations,
+    why,
+)
 from cli.output import cell
 from schemas.errors import PermanentError, ScanheraldError
 from schemas.settings import load_settings
@@ -24,7 +37,6 @@ app = typer.Typer(
     epilog="Start here: scanherald demo. Settings: docs/configuration.md.",
 )
 app.command("reports")(records.reports_command)
-app.command("deliveries")(records.deliveries_command)
 app.command(
     "render",
     epilog="Example: scanherald render 3176b0cd-199b-5ec6-b280-ec5c6e92338a --language de "
@@ -44,8 +56,15 @@ app.command("audit", epilog="Example: scanherald audit --since 24h --json")(audi
 app.command("rejudge", epilog="Example: scanherald rejudge --pack acme-2026.2 --since 90d")(
     rejudge.rejudge_command
 )
+app.command("violations", epilog="Example: scanherald violations --open --domain example.org")(
+    violations.violations_command
+)
+app.command("why", epilog="Example: scanherald why anna 3176b0cd-199b-5ec6-b280-ec5c6e92338a")(
+    why.why_command
+)
 app.add_typer(rules.app, name="rules")
 app.add_typer(runs.app, name="runs")
+app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(subscribers.app, name="subscribers")
 app.add_typer(deadletters.app, name="dead-letters")
 

@@ -68,6 +68,7 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     """Run a Celery worker in this process until it is told to stop."""
     # SIGTERM, which supervisors send, starts the soft shutdown; read when billiard is imported.
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    from channels.operator_templates import check_templates
     from tasks import app, wiring
     from tasks.app import QUEUES
     from tasks.logs import configure_logs
@@ -76,6 +77,7 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     crash_points.arm(settings.crash_dir)
     wiring.use(settings)
     _ = wiring.current().run_defaults  # as in the listener: a worker records what it fetches
+    check_templates(settings.templates_dir)
     _migrate_patiently(wiring.current().ledger)
     wiring.current().close()
     arguments = [

@@ -1,4 +1,4 @@
-"""``reports``, ``deliveries``: what the ledger says happened."""
+"""``reports``: what the ledger says was made; and options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from cli.output import print_json, print_rows
-from schemas.runs import DeliveryState
 from schemas.settings import load_settings
 
 Limit = Annotated[int, typer.Option(min=1, help="Rows at most, newest first.")]
@@ -45,28 +44,6 @@ def reports_command(
         ),
         as_json=as_json,
         empty="No reports yet.",
-    )
-
-
-def deliveries_command(
-    limit: Limit = 50,
-    state: Annotated[DeliveryState | None, typer.Option(help="Only those in this state.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List deliveries: one message, one subscriber, one channel.
-
-    Example: scanherald deliveries --state failed
-    """
-    from store.deliveries import list_deliveries
-    from store.ledger import open_ledger
-
-    with open_ledger(load_settings().ledger_url) as ledger, ledger.read() as connection:
-        rows = list_deliveries(connection, limit=limit, state=state.value if state else None)
-    print_rows(
-        rows,
-        ("subscriber_id", "channel", "type", "domain", "state", "tries", "settled_at", "reason"),
-        as_json=as_json,
-        empty="No deliveries yet. Add someone to tell: scanherald subscribers add --help",
     )
 
 

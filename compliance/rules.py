@@ -174,6 +174,10 @@ class RulePack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """``<id>-<version>``: what settings, runs and the file are called by."""
         return f"{self.id}-{self.version}"
 
+    def title_of(self, rule_id: str) -> str | None:
+        """A rule's title as the pack has it, in English; None for a rule of another pack."""
+        return next((rule.title for rule in self.rules if rule.id == rule_id), None)
+
 
 _decoder = msgspec.json.Decoder(RulePack)
 

@@ -16,13 +16,14 @@ from sqlalchemy import Connection
 
 from schemas.errors import PermanentError
 from schemas.events import EventType
-from schemas.notifications import Fact, Notification
+from schemas.notifications import ChannelKind, Fact, Notification
 from schemas.reports import Severity
 from schemas.runs import DeadEntry
 from store.deliveries import DeliveryTicket
+from store.endpoints import count_disabled_since
 from store.events import count_dead_letters_since
 from store.runs import count_dead_since
-from store.subscribers import list_subscribers, wants
+from store.subscribers import match_subscribers
 from tasks.derive import MAX_TEXT_BYTES, whole
 from tasks.telling import plan
 from tasks.wiring import Wiring
@@ -85,6 +86,30 @@ def alert_dead_letters(
     )
 
 
+def alert_disabled_endpoints(
+    connection: Connection, parts: Wiring, disabled: Sequence[tuple[str, ChannelKind]]
+) -> list[DeliveryTicket]:
+    """Addresses of subscribers are not used any more, until somebody mends them.
+
+    An address is disabled once until it is enabled again, and is sent no alert: so
+    an alert's own address that fails brings one more alert, for others, and no third.
+    """
+    if not disabled:
+        return []
+    total = count_disabled_since(connection, _hour(parts.clock()))
+    return _alert(
+        connection,
+        parts,
+        kind="endpoints_disabled",
+        concerned=[f"{subscriber_id} ({channel})" for subscriber_id, channel in disabled],
+        total=total,
+        title=f"Addresses disabled: {total} in this hour",
+        summary="Subscribers' addresses are gone, or have failed for days; nothing is sent there "
+        "any more. `scanherald subscribers list` says why; after a fix, `scanherald deliveries "
+        "enable`, then `scanherald deliveries retry --failed`.",
+    )
+
+
 def _alert(
     connection: Connection,
     parts: Wiring,
@@ -114,16 +139,17 @@ def _alert(
         severity=Severity.HIGH,
         title=title,
         summary=summary,
+        variant=f"{EventType.OPERATOR_ALERT}.{kind}",
+        values={"total": total},
         facts=(
-            Fact(label="In this hour", value=str(total)),
-            Fact(label="Such as", value=whole(", ".join(first), MAX_TEXT_BYTES)),
+            Fact(label="in_this_hour", value=str(total)),
+            Fact(label="such_as", value=whole(", ".join(first), MAX_TEXT_BYTES)),
         ),
         data={"kind": kind, "total": total, "such_as": first},
     )
     try:
         with connection.begin_nested():
-            listening = list_subscribers(connection, parts.box)
-            if not any(wants(subscriber, alert, None) for subscriber in listening):
+            if next(match_subscribers(connection, [alert], None, parts.box), None) is None:
                 return []  # and the key stays free for whoever subscribes in this hour
             tickets, _ = plan(connection, parts, [alert], run_id=None, owner=None)
             return tickets

@@ -124,6 +124,7 @@ app = Celery(
         "tasks.finish",
         "tasks.fetch",
         "tasks.notifications",
+        "tasks.direct",
         "tasks.sweep",
         "tasks.cleanup",
         "tasks.leftovers",

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from store import retention
+from store.pacing import forget_paces
 from tasks import wiring
 from tasks.app import app
 from tasks.wiring import Wiring
@@ -44,7 +45,7 @@ def cleanup_old_reports(days: int = 30) -> dict[str, Any]:
 
 @app.task(name="cleanup_old_notifications")
 def cleanup_old_notifications(days: int = 30) -> dict[str, Any]:
-    """Delete settled deliveries, attempts and figures older than ``days``.
+    """Delete settled deliveries, attempts and figures older than ``days``, and idle paces.
 
     Returns ``status, days, deleted_count``.  Event keys are kept, so a replay
     of an old event still wakes nobody.
@@ -60,6 +61,7 @@ def cleanup_old_notifications(days: int = 30) -> dict[str, Any]:
             break
     with parts.ledger.write() as connection:
         figures = retention.forget_statistics(connection, before)
+        forget_paces(connection, parts.clock() - timedelta(days=1))
     log.info("notifications_cleaned", days=days, deleted=deleted, figures=figures)
     return {"status": "completed", "days": days, "deleted_count": deleted}
 

@@ -1,8 +1,9 @@
 """From a settled run to what there is to tell: pure, no clock, no ledger.
 
-A scan makes ``scan.completed``, and where its report says so
-``compliance.violation`` and ``anomaly.detected``; any other event is told as it
-came.  Event keys are derived, so the same facts are told once.
+A scan makes ``scan.completed``, and ``anomaly.detected`` where it is odd; its
+violations have a file of their own; any other event is told as it came.  Event
+keys are derived, so the same facts are told once.  Titles and summaries are
+English; people are told in their language by ``variant`` and ``values``.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any
 
 import msgspec
 
+from compliance.rules import RulePack
 from schemas.events import EventType
 from schemas.notifications import ArtifactLink, Fact, FindingSummary, Notification
-from schemas.reports import Finding, Report, Severity
+from schemas.reports import Report, Severity
 from schemas.runs import Run
 from schemas.scans import cut
-from schemas.settings import Settings
 
 MAX_FINDINGS = 20
 """Findings a message lists; the report has them all."""
@@ -26,6 +27,7 @@ MAX_TEXT_BYTES = 500
 
 SEVERITY_OF = {
     EventType.SCAN_STARTED: Severity.INFO,
+    EventType.SCAN_COMPLETED: Severity.INFO,
     EventType.SCAN_FAILED: Severity.MEDIUM,
     EventType.COMPLIANCE_VIOLATION: Severity.HIGH,
     EventType.ANOMALY_DETECTED: Severity.MEDIUM,
@@ -37,6 +39,7 @@ SEVERITY_OF = {
 
 TITLES = {
     EventType.SCAN_STARTED: "Scan started",
+    EventType.SCAN_COMPLETED: "Scan finished",
     EventType.SCAN_FAILED: "Scan failed",
     EventType.COMPLIANCE_VIOLATION: "Consent finding reported",
     EventType.ANOMALY_DETECTED: "Anomaly reported",
@@ -45,24 +48,28 @@ TITLES = {
     EventType.SCHEDULE_FAILED: "Schedule failed",
 }
 
+REPORTED = {
+    EventType.SCAN_COMPLETED: "scan.completed.reported",
+    EventType.COMPLIANCE_VIOLATION: "compliance.violation.reported",
+    EventType.ANOMALY_DETECTED: "anomaly.detected.reported",
+}
+"""Variants of what a scanner says and we might have derived ourselves; others are their type."""
+
 
 def derive_from_report(
     run: Run,
     report: Report,
+    pack: RulePack,
     artifacts: tuple[ArtifactLink, ...],
     missing: tuple[str, ...],
-    settings: Settings,
+    oddities: Sequence[Fact] = (),
 ) -> list[Notification]:
-    """What a judged scan has to tell."""
-    told = [_completed(run, report, artifacts, missing)]
-    serious = [
-        finding
-        for finding in report.findings
-        if finding.severity.rank >= settings.violation_severity.rank
-    ]
-    if serious:
-        told.append(_violation(run, report, serious, artifacts))
-    oddities = _oddities(report, settings)
+    """What a judged scan has to tell beside its violations: that it came, and what is odd.
+
+    ``pack`` is the one that judged it; its titles of findings are told, because
+    those of the report are in the run's language, whoever reads the news.
+    """
+    told = [_completed(run, report, pack, artifacts, missing)]
     if oddities:
         told.append(_anomaly(run, report, oddities, artifacts))
     return told
@@ -80,6 +87,8 @@ def derive_without_report(run: Run, missing: tuple[str, ...], reason: str) -> li
             severity=Severity.MEDIUM,
             title=f"Scan of {_short(run.subject)} finished, but could not be judged",
             summary=_short(reason),
+            variant="scan.completed.unjudged",
+            values={"domain": _short(run.subject), "reason": _short(reason)},
             missing_formats=missing,
             traceparent=run.traceparent,
         )
@@ -90,7 +99,8 @@ def derive_from_event(run: Run) -> list[Notification]:
     """An event that is not a scan result, told as it came."""
     data: dict[str, Any] = msgspec.json.decode(run.data) if run.data else {}
     domain = run.subject
-    said = data.get("error") or data.get("message") or ""
+    error = data.get("error") or data.get("message") or ""
+    said = _short(error if isinstance(error, str) else str(error))
     about = f" for {_short(domain)}" if domain else ""
     return [
         Notification(
@@ -101,7 +111,9 @@ def derive_from_event(run: Run) -> list[Notification]:
             scan_id=_short(data["scan_id"]) if isinstance(data.get("scan_id"), str) else None,
             severity=SEVERITY_OF[run.event_type],
             title=f"{TITLES[run.event_type]}{about}",
-            summary=_short(said if isinstance(said, str) else str(said)),
+            summary=said,
+            variant=REPORTED.get(run.event_type, run.event_type.value),
+            values={"domain": _short(domain), "said": said},
             data=bounded(data),
             traceparent=run.traceparent,
         )
@@ -125,71 +137,58 @@ def whole(text: str, limit: int) -> str:
 
 
 def _completed(
-    run: Run, report: Report, artifacts: tuple[ArtifactLink, ...], missing: tuple[str, ...]
+    run: Run,
+    report: Report,
+    pack: RulePack,
+    artifacts: tuple[ArtifactLink, ...],
+    missing: tuple[str, ...],
 ) -> Notification:
-    score = report.score.value
+    score, totals, found = report.score.value, report.totals, len(report.findings)
     domain = _short(report.identity.domain)
-    held = score is None
-    facts = [
-        Fact(label="Score", value="held: inconclusive" if held else f"{score} of 100"),
-        Fact(label="Cookies", value=str(report.totals.cookies)),
-        Fact(label="Before consent", value=str(report.totals.before_consent)),
-        Fact(label="Third party", value=str(report.totals.third_party)),
-        Fact(label="Findings", value=str(len(report.findings))),
-        Fact(
-            label="Rule pack",
-            value=f"{report.identity.rule_pack} {report.identity.rule_pack_version}",
-        ),
-    ]
+    values: dict[str, str | int | float] = {
+        "domain": domain,
+        "cookies": totals.cookies,
+        "before_consent": totals.before_consent,
+        "findings": found,
+    }
+    facts = {
+        "score": "held" if score is None else str(score),
+        "cookies": str(totals.cookies),
+        "before_consent": str(totals.before_consent),
+        "third_party": str(totals.third_party),
+        "findings": str(found),
+        "rule_pack": f"{report.identity.rule_pack} {report.identity.rule_pack_version}",
+    }
     drift = report.drift
     if drift.compared_with is not None:
-        facts.append(
-            Fact(
-                label="Since the scan before",
-                value=f"{len(drift.added)} new, {len(drift.removed)} gone, "
-                f"{len(drift.changed)} changed",
-            )
-        )
-    worst = report.findings[0].severity if report.findings else Severity.INFO
+        facts["drift_added"] = str(len(drift.added))
+        facts["drift_removed"] = str(len(drift.removed))
+        facts["drift_changed"] = str(len(drift.changed))
     return Notification(
         event_key=f"{EventType.SCAN_COMPLETED}:{report.identity.scan_id}",
         type=EventType.SCAN_COMPLETED,
         occurred_at=run.occurred_at,
         domain=report.identity.domain,
         scan_id=report.identity.scan_id,
-        severity=worst,
+        severity=report.findings[0].severity if report.findings else Severity.INFO,
         title=f"Scan of {domain} finished: "
-        + ("inconclusive, score held" if held else f"score {score}"),
-        summary=f"{report.totals.cookies} cookies, {report.totals.before_consent} of them before "
-        f"a choice, {len(report.findings)} findings.",
-        facts=tuple(facts),
-        findings=_summaries(report.findings),
+        + ("inconclusive, score held" if score is None else f"score {score}"),
+        summary=f"{totals.cookies} cookies, {totals.before_consent} of them before "
+        f"a choice, {found} findings.",
+        variant="scan.completed.held" if score is None else "scan.completed",
+        values=values if score is None else {**values, "score": score},
+        facts=tuple(Fact(label=label, value=value) for label, value in facts.items()),
+        findings=tuple(
+            FindingSummary(
+                rule_id=finding.rule_id,
+                severity=finding.severity,
+                title=pack.title_of(finding.rule_id) or finding.title,
+                count=finding.count,
+            )
+            for finding in report.findings[:MAX_FINDINGS]
+        ),
         artifacts=artifacts,
         missing_formats=missing,
-        traceparent=run.traceparent,
-    )
-
-
-def _violation(
-    run: Run, report: Report, serious: Sequence[Finding], artifacts: tuple[ArtifactLink, ...]
-) -> Notification:
-    """Once per domain and set of rules: the same findings in the next scan wake nobody."""
-    domain = _short(report.identity.domain)
-    fingerprint = _digest(*sorted(finding.rule_id for finding in serious))
-    pieces = sum(finding.count for finding in serious)
-    return Notification(
-        event_key=f"{EventType.COMPLIANCE_VIOLATION}:{report.identity.domain}:{fingerprint}",
-        type=EventType.COMPLIANCE_VIOLATION,
-        occurred_at=run.occurred_at,
-        domain=report.identity.domain,
-        scan_id=report.identity.scan_id,
-        severity=max((finding.severity for finding in serious), key=lambda item: item.rank),
-        title=f"Consent findings on {domain}: {len(serious)} "
-        + ("rule" if len(serious) == 1 else "rules"),
-        summary=f"{pieces} pieces of evidence; the report names each cookie, the rule, its source "
-        "and what to do.",
-        findings=_summaries(serious),
-        artifacts=artifacts,
         traceparent=run.traceparent,
     )
 
@@ -206,36 +205,12 @@ def _anomaly(
         scan_id=report.identity.scan_id,
         severity=Severity.MEDIUM,
         title=f"Unusual change on {domain}",
-        summary="The scan differs from the one before by more than the set thresholds.",
+        summary="The scan differs from earlier ones by more than the set thresholds.",
+        variant="anomaly.detected",
+        values={"domain": domain},
         facts=tuple(oddities),
         artifacts=artifacts,
         traceparent=run.traceparent,
-    )
-
-
-def _oddities(report: Report, settings: Settings) -> list[Fact]:
-    found: list[Fact] = []
-    if report.drift.compared_with is not None:
-        added = len(report.drift.added)
-        if added >= settings.anomaly_added_cookies:
-            found.append(Fact(label="New cookies", value=str(added)))
-    scores = [point.score for point in report.history if point.score is not None]
-    before = scores[-1] if scores else None
-    score = report.score.value
-    if before is not None and score is not None and before - score >= settings.anomaly_score_drop:
-        found.append(Fact(label="Score", value=f"{before} → {score}"))
-    return found
-
-
-def _summaries(findings: Sequence[Finding]) -> tuple[FindingSummary, ...]:
-    return tuple(
-        FindingSummary(
-            rule_id=finding.rule_id,
-            severity=finding.severity,
-            title=finding.title,
-            count=finding.count,
-        )
-        for finding in findings[:MAX_FINDINGS]
     )
 
 

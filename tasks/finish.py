@@ -13,6 +13,7 @@ import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
+from compliance.rules import load_pack
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable, PermanentError, TransientError
 from schemas.events import EventType
@@ -26,9 +27,11 @@ from tasks.app import FINISH_RUN, NOTE_CHORD_ERROR, app
 from tasks.attempts import begin, forgive, put_off
 from tasks.derive import derive_from_event, derive_from_report, derive_without_report
 from tasks.notifications import start_deliveries
+from tasks.oddities import find_oddities
 from tasks.reports import assessed_report
 from tasks.retrying import retry_soon
 from tasks.telling import plan
+from tasks.violations import follow_violations
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.finish")
@@ -84,8 +87,10 @@ def note_chord_error(failed_task_id: str, *, run_id: str, attempt: int) -> None:
 def settle(parts: Wiring, run_id: str, attempt: int) -> list[DeliveryTicket]:
     """Settle a run in one transaction with the deliveries it causes; return those to start.
 
-    A repeat, or a second attempt's body, finds the run settled and does nothing.
-    Killed after the commit, the sweep starts the deliveries.  Raises TransientError.
+    Its domain's violations move on in the same transaction.  A repeat, or a second
+    attempt's body, finds the run settled and does nothing.  Killed before the
+    commit, none of it has happened; after it, the sweep starts the deliveries.
+    Raises TransientError.
     """
     with parts.ledger.read() as connection:
         run = runs.load_run(connection, run_id)
@@ -118,14 +123,17 @@ def settle(parts: Wiring, run_id: str, attempt: int) -> list[DeliveryTicket]:
     missing = tuple(name.value for name in run.formats if rows[name]["status"] == "failed")
     report, told = _derive(parts, run, artifacts, missing)
     with parts.ledger.write() as connection:
-        summary = f"{len(artifacts)} artifacts, {len(missing)} failed, {len(told)} notifications"
+        summary = f"{len(artifacts)} artifacts, {len(missing)} failed"
         score = report.score.value if report else None
         if not runs.settle_done(connection, run, parts.clock(), score=score, summary=summary):
             return []
+        if report is not None:
+            told += follow_violations(connection, parts, run, report, artifacts)
         tickets, known = plan(connection, parts, told, run_id=run.run_id, owner=run.user_id)
+        summary += f", {len(told)} notifications"
         if known:
             summary += f", {len(known)} of them told before: {', '.join(known)}"
-            runs.note_outcome(connection, run, summary)
+        runs.note_outcome(connection, run, summary)
         crash_here(CrashPoint.BODY_SETTLING)
     crash_here(CrashPoint.BODY_SETTLED)
     return tickets
@@ -160,9 +168,11 @@ def _derive(
         return None, derive_without_report(run, missing, "no format could be rendered")
     try:
         report = assessed_report(parts, run)
+        pack = load_pack(run.inputs.rule_pack, parts.settings.rule_packs_dir)
     except PermanentError as error:
         return None, derive_without_report(run, missing, str(error))
-    return report, derive_from_report(run, report, artifacts, missing, parts.settings)
+    oddities = find_oddities(parts, run, report)
+    return report, derive_from_report(run, report, pack, artifacts, missing, oddities)
 
 
 def _postpone(parts: Wiring, run: Run, attempt: int, late: list[tuple[str, Any]]) -> None:

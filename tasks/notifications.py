@@ -1,21 +1,23 @@
 """Deliveries: one message, one subscriber, one channel, one try at a time.
 
 The stop after ``finish.finish_run``; the next is a channel's ``send``.  A try is
-leased in the ledger before the send and settled after it.  Killed in between,
-the lease runs out, the sweep starts the next try, and the receiver can tell the
-repeat by its unchanged id.
+leased in the ledger before the send and settled after it, in one transaction
+each.  Killed in between, the lease runs out, the sweep starts the next try, and
+the receiver can tell the repeat by its unchanged id.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
+from sqlalchemy import Connection
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from schemas.crash_points import CrashPoint, crash_here
@@ -23,39 +25,43 @@ from schemas.errors import (
     BrokerUnavailable,
     ChannelUnavailable,
     DeliveryRejected,
-    InvalidEvent,
     LedgerUnavailable,
     PermanentError,
     TransientError,
 )
-from schemas.events import EventType, published_type
-from schemas.notifications import ChannelAddress, ChannelKind, Message, Notification, Receipt
-from schemas.reports import Severity
-from schemas.runs import DeliveryState
-from store.deliveries import (
+from schemas.notifications import ChannelAddress, ChannelKind, Message, Receipt
+from store.deliveries import DeliveryTicket
+from store.endpoints import note_failure, note_good
+from store.tries import (
     Attempt,
-    DeliveryTicket,
-    LeasedDelivery,
-    Recipient,
-    delivery_result,
-    find_delivery,
-    lease_delivery,
-    plan_deliveries,
+    DueDelivery,
+    fail_untried,
+    find_due,
+    hold_back,
+    lease,
     put_back,
-    save_notification,
+    put_off,
     settle_failed,
     settle_sent,
+    suppress_untried,
 )
-from store.subscribers import subscribers_of_user
 from tasks import wiring
 from tasks.app import DELIVER, app
-from tasks.derive import MAX_TEXT_BYTES, SEVERITY_OF, bounded, whole
+from tasks.attaching import attach
+from tasks.holding import PAUSED, quiet_until
+from tasks.pace import Destination, ahead_s, destination_of, find_turn, note_outcome
 from tasks.publishing import broker_faults
 from tasks.retry import GiveUp, decide, last_number
 from tasks.retrying import retry_soon
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.notifications")
+
+GONE = 410
+"""The answer by which an address says that it is no more."""
+
+PUBLISHED_AT_ONCE = 100
+"""Messages of one round trip to the broker."""
 
 SETTLE_TRIES = 8
 """How often a worker tries to note what it has sent: some 20 s, well below the lease."""
@@ -68,13 +74,38 @@ def started_by(parts: Wiring, delay_s: float = 0.0) -> datetime:
 
 def start_deliveries(tickets: Iterable[DeliveryTicket], delay_s: float = 0.0) -> None:
     """Publish tries.  Raises BrokerUnavailable; the ledger has them, the sweep starts them."""
-    for ticket in tickets:
-        with broker_faults():
-            deliver.apply_async(
-                (ticket.delivery_id, ticket.number),
-                task_id=f"{ticket.delivery_id}:a{ticket.number}",
-                countdown=delay_s,
-            )
+    waiting = iter(tickets)
+    while batch := list(islice(waiting, PUBLISHED_AT_ONCE)):
+        try:
+            _publish_together(batch, delay_s)
+        except BrokerUnavailable:
+            # What became of them is unknown, and publishing retries single messages alone.  A
+            # try that is published twice is made once.
+            for ticket in batch:
+                with broker_faults():
+                    _publish(ticket, delay_s)
+
+
+def _publish_together(tickets: list[DeliveryTicket], delay_s: float) -> None:
+    """Publish in one round trip, where the broker can.  Raises BrokerUnavailable."""
+    with (
+        broker_faults(),
+        app.producer_or_acquire() as producer,
+        producer.batch(PUBLISHED_AT_ONCE),
+    ):
+        for ticket in tickets:
+            _publish(ticket, delay_s, producer=producer, retry=False)
+
+
+def _publish(ticket: DeliveryTicket, delay_s: float, **options: Any) -> None:
+    deliver.apply_async(
+        (ticket.delivery_id, ticket.number),
+        task_id=f"{ticket.delivery_id}:a{ticket.number}",
+        countdown=delay_s + ticket.delay_s,
+        # else the task that publishes keeps a result of each, and returns them with its own
+        add_to_parent=False,
+        **options,
+    )
 
 
 @app.task(name=DELIVER, bind=True, ignore_result=True)
@@ -94,48 +125,143 @@ def try_delivery(parts: Wiring, ticket: DeliveryTicket) -> None:
     Raises LedgerUnavailable: before the send nothing happened; after it the
     lease runs out and the next try repeats the message under its id.
     """
-    lease_until = parts.clock() + timedelta(seconds=parts.settings.delivery_lease_s)
-    with parts.ledger.write() as connection:
-        leased = lease_delivery(connection, ticket, lease_until=lease_until, box=parts.box)
-    if leased is None:
-        log.info("delivery_not_ours", delivery_id=ticket.delivery_id, number=ticket.number)
+    taken = _take(parts, ticket)
+    if taken is None:
         return
     crash_here(CrashPoint.DELIVERY_LEASED)
-    started_at, began = parts.clock(), time.monotonic()
+    started_at, began = parts.clock(), parts.monotonic()
     try:
-        receipt = _send(parts, leased)
+        receipt = _send(parts, taken)
     except (PermanentError, TransientError) as error:
-        _settle_error(parts, leased, error, started_at, (time.monotonic() - began) * 1000)
+        _settle_error(parts, taken, error, started_at, parts.monotonic() - began)
         return
     except SoftTimeLimitExceeded:
         hung = ChannelUnavailable("the send took longer than a task may take")
-        _settle_error(parts, leased, hung, started_at, (time.monotonic() - began) * 1000)
+        _settle_error(parts, taken, hung, started_at, parts.monotonic() - began)
         return
     attempt = Attempt(
-        number=leased.number,
+        number=ticket.number,
         started_at=started_at,
-        duration_ms=(time.monotonic() - began) * 1000,
+        duration_ms=(parts.monotonic() - began) * 1000,
         status_code=receipt.status_code,
         receipt=receipt.text,
     )
     crash_here(CrashPoint.DELIVERY_SENT)
-    _settle_patiently(parts, leased.delivery_id, attempt)
+    _settle_patiently(parts, taken, attempt)
     crash_here(CrashPoint.DELIVERY_SETTLED)
-    log.info(
-        "delivery_sent",
-        delivery_id=leased.delivery_id,
-        channel=leased.channel.value,
-        number=leased.number,
-        status_code=receipt.status_code,
+    log.info("delivery_sent", **taken.ids, status_code=receipt.status_code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A delivery in this worker's hand."""
+
+    delivery: DueDelivery
+    address: ChannelAddress
+    destination: Destination
+    was_silent: bool
+
+    @property
+    def ids(self) -> dict[str, str | int]:
+        """What the log says of it."""
+        return _ids(self.delivery)
+
+
+def _ids(delivery: DueDelivery) -> dict[str, str | int]:
+    return {
+        "delivery_id": delivery.delivery_id,
+        "channel": delivery.channel.value,
+        "number": delivery.number,
+    }
+
+
+def _take(parts: Wiring, ticket: DeliveryTicket) -> _Taken | None:
+    """Take a try in hand, in one transaction with all that may stand against it.
+
+    Put off and killed before its message is published, the sweep starts it once
+    that message is overdue.
+    """
+    now = parts.clock()
+    with parts.ledger.write() as connection:
+        delivery = find_due(connection, ticket, parts.box)
+        if delivery is None:
+            log.info("delivery_not_ours", delivery_id=ticket.delivery_id, number=ticket.number)
+            return None
+        address = delivery.address
+        refusal = _refusal(parts, delivery)
+        if refusal is not None or address is None:
+            refusal = refusal or "the subscriber or its channel was removed"
+            fail_untried(connection, ticket, refusal, now)
+            log.error("delivery_failed", **_ids(delivery), error=refusal)
+            return None
+        lease_until = now + timedelta(seconds=parts.settings.delivery_lease_s)
+        if _is_unwanted(connection, delivery, now):
+            return None
+        destination = destination_of(address, parts.settings)
+        turn = find_turn(connection, delivery, destination, parts.settings, now)
+        if turn.wait_until is None:
+            if lease(connection, ticket, lease_until=lease_until, destination=destination.key):
+                return _Taken(delivery, address, destination, turn.was_silent)
+            return None  # taken by somebody else since we looked
+        delay_s = max(0.0, (turn.wait_until - now).total_seconds())
+        soon = delay_s <= ahead_s(parts.settings)
+        put_off(
+            connection,
+            ticket,
+            slot_at=turn.wait_until,
+            lease_until=started_by(parts, delay_s) if soon else None,
+            reason=turn.reason,
+        )
+    crash_here(CrashPoint.DELIVERY_PUT_OFF)
+    log.info("delivery_put_off", **_ids(delivery), delay_s=round(delay_s, 1), reason=turn.reason)
+    if soon:
+        _start_again(ticket, delay_s)
+    return None
+
+
+def _is_unwanted(connection: Connection, delivery: DueDelivery, now: datetime) -> bool:
+    """Settle or hold what its subscriber does not want to be told, or not now.
+
+    Asked before every try: it may have been planned, put back or queued since.
+    """
+    if delivery.paused and delivery.has_endpoint:
+        suppress_untried(connection, delivery.ticket, PAUSED, now)
+        log.info("delivery_suppressed", **_ids(delivery), reason=PAUSED)
+        return True
+    hold = quiet_until(delivery.quiet_hours, delivery.notification.severity, now)
+    if hold is not None and delivery.has_endpoint:
+        hold_back(connection, delivery.ticket, hold)
+        log.info("delivery_held", **_ids(delivery), until=hold.until.isoformat())
+        return True
+    return False
+
+
+def _refusal(parts: Wiring, delivery: DueDelivery) -> str | None:
+    """Why no try is made at all, or None."""
+    if delivery.number > last_number(parts.settings):
+        # Only tries that never ended lead here: a message that kills its worker is bounded too.
+        return "given up as poison: a worker died or hung in its tries"
+    return delivery.disabled
+
+
+def _send(parts: Wiring, taken: _Taken) -> Receipt:
+    delivery = taken.delivery
+    message = Message(
+        message_id=delivery.delivery_id,
+        notification=delivery.notification,
+        address=taken.address,
+        language=delivery.locale or parts.settings.language,
     )
+    return parts.channel(delivery.channel).send(attach(parts, message, delivery.attach))
 
 
-def _settle_patiently(parts: Wiring, delivery_id: str, attempt: Attempt) -> None:
+def _settle_patiently(parts: Wiring, taken: _Taken, attempt: Attempt) -> None:
     """Note the send, waiting a while for a ledger that is away.
 
     Given up too early, the lease runs out and the message is sent again; the
     receiver could tell by its id, but need not have to.
     """
+    delivery = taken.delivery
     for again in Retrying(
         retry=retry_if_exception_type(LedgerUnavailable),
         wait=wait_random_exponential(multiplier=0.2, max=5),
@@ -144,300 +270,114 @@ def _settle_patiently(parts: Wiring, delivery_id: str, attempt: Attempt) -> None
         reraise=True,
     ):
         with again, parts.ledger.write() as connection:
-            settle_sent(connection, delivery_id, attempt, parts.clock())
-
-
-def _send(parts: Wiring, leased: LeasedDelivery) -> Receipt:
-    if leased.number > last_number(parts.settings):
-        # Only tries that never ended lead here: a message that kills its worker is bounded too.
-        raise DeliveryRejected("given up as poison: a worker died or hung in its tries")
-    if leased.address is None:
-        raise DeliveryRejected("the subscriber or its channel was removed")
-    message = Message(
-        message_id=leased.delivery_id, notification=leased.notification, address=leased.address
-    )
-    return parts.channel(leased.channel).send(message)
+            now = parts.clock()
+            note_outcome(
+                connection,
+                taken.destination,
+                None,
+                was_silent=taken.was_silent,
+                now=now,
+                held_s=attempt.duration_ms / 1000,
+                settings=parts.settings,
+            )
+            if delivery.is_failing:
+                # A failure that another worker has noted since stays until the next good answer.
+                note_good(connection, delivery.subscriber_id, delivery.channel)
+            settle_sent(connection, delivery.delivery_id, attempt, now)
 
 
 def _settle_error(
     parts: Wiring,
-    leased: LeasedDelivery,
+    taken: _Taken,
     error: PermanentError | TransientError,
     started_at: datetime,
-    duration_ms: float,
+    held_s: float,
 ) -> None:
+    """Note a failed try, what it says of its address and destination, and what follows."""
+    delivery = taken.delivery
     attempt = Attempt(
-        number=leased.number,
+        number=delivery.number,
         started_at=started_at,
-        duration_ms=duration_ms,
+        duration_ms=held_s * 1000,
         status_code=getattr(error, "status_code", None),
         receipt=getattr(error, "receipt", None),
         error=str(error),
     )
-    decision = decide(error, leased.number, parts.settings, parts.jitter)
-    now = parts.clock()
-    if isinstance(decision, GiveUp):
-        with parts.ledger.write() as connection:
-            settle_failed(connection, leased.delivery_id, attempt, now)
-        log.error(
-            "delivery_failed",
-            delivery_id=leased.delivery_id,
-            channel=leased.channel.value,
-            number=leased.number,
-            error=str(error),
-        )
-        return
+    decision = decide(error, delivery.number, parts.settings, parts.jitter)
     with parts.ledger.write() as connection:
-        put_back(
+        now = parts.clock()
+        closed_until = note_outcome(
             connection,
-            leased.delivery_id,
-            attempt,
-            due_at=now + timedelta(seconds=decision.delay_s),
-            lease_until=started_by(parts, decision.delay_s) if decision.soon else None,
+            taken.destination,
+            error,
+            was_silent=taken.was_silent,
+            now=now,
+            held_s=held_s,
+            settings=parts.settings,
         )
+        disabled = _note_failure(connection, parts, delivery, error, now)
+        if disabled is not None or isinstance(decision, GiveUp):
+            settle_failed(connection, delivery.delivery_id, attempt, now, _joined(error, disabled))
+        else:
+            put_back(
+                connection,
+                delivery.delivery_id,
+                attempt,
+                due_at=now + timedelta(seconds=decision.delay_s),
+                lease_until=started_by(parts, decision.delay_s) if decision.soon else None,
+            )
+    if closed_until is not None:
+        log.warning("destination_closed", **taken.ids, until=closed_until.isoformat())
+    if disabled is not None:
+        log.error("endpoint_disabled", **taken.ids, reason=disabled)
+    if disabled is not None or isinstance(decision, GiveUp):
+        log.error("delivery_failed", **taken.ids, error=str(error))
+        return
     crash_here(CrashPoint.DELIVERY_PUT_BACK)
     log.warning(
-        "delivery_put_back",
-        delivery_id=leased.delivery_id,
-        channel=leased.channel.value,
-        number=leased.number,
-        delay_s=round(decision.delay_s, 1),
-        error=str(error),
+        "delivery_put_back", **taken.ids, delay_s=round(decision.delay_s, 1), error=str(error)
     )
     if decision.soon:
-        try:
-            start_deliveries(
-                [DeliveryTicket(leased.delivery_id, leased.number + 1)], decision.delay_s
-            )
-        except BrokerUnavailable as fault:
-            log.warning("retry_left_to_sweep", delivery_id=leased.delivery_id, error=str(fault))
+        _start_again(DeliveryTicket(delivery.delivery_id, delivery.number + 1), decision.delay_s)
 
 
-@app.task(name="send_notification_async", bind=True)
-def send_notification_async(
-    self: Task[..., Any], notification_data: dict[str, Any], preferences_data: dict[str, Any]
-) -> dict[str, Any]:
-    """Send one notification to the addresses in the preferences, and say what became of it.
-
-    ``notification_data``: ``event`` (or ``event_type``), ``data``, and optionally
-    ``notification_id``, ``user_id``, ``channel``, ``subject``/``title``, ``message``.
-    ``preferences_data``: ``email_address``/``email``, ``webhook_url`` with
-    ``webhook_secret``, ``slack_webhook_url``; the channel named in the
-    notification is used, else the first address there is.
-
-    Returns ``notification_id, status, success, retry_count, error``; status is
-    that of the delivery.  A passing fault is tried again by the usual schedule.
-    """
-    parts = wiring.current()
-    address = _preferred_address(preferences_data, notification_data.get("channel"))
-    notification_id = str(notification_data.get("notification_id") or self.request.id)
-    event = notification_data.get("event") or notification_data.get("event_type")
-    notification = _direct_notification(
-        str(event),
-        dict(notification_data.get("data") or {}),
-        f"direct:{whole(notification_id, 200)}",
-        parts.clock(),
-        title=notification_data.get("subject") or notification_data.get("title"),
-        summary=notification_data.get("message"),
-    )
-    user = str(notification_data.get("user_id") or preferences_data.get("user_id") or "unknown")
-    recipient = Recipient(f"direct:{whole(user, 200)}", address, keep_address=True)
-    try:
-        delivery_id = _plan_and_try(parts, notification, [recipient])[0]
-    except TransientError as error:
-        raise retry_soon(self, error, parts) from error
-    with parts.ledger.read() as connection:
-        row = delivery_result(connection, delivery_id)
-    return {
-        "notification_id": notification_id,
-        "status": row["state"],
-        "success": row["state"] == DeliveryState.SENT.value,
-        "retry_count": max(0, row["tries"] - 1),
-        "error": row["reason"],
-    }
-
-
-@app.task(name="send_event_notifications_async", bind=True)
-def send_event_notifications_async(
-    self: Task[..., Any], event: str, data: dict[str, Any], user_id: str
-) -> dict[str, Any]:
-    """Tell one user's subscribers of an event now.
-
-    Returns ``event, user_id, notifications_sent, notifications``; a channel that
-    fails for now is tried again by the usual schedule and counted as not sent.
-    """
-    parts = wiring.current()
-    try:
-        told = _tell_user(parts, event, data, user_id, f"task:{self.request.id}", inline=True)
-    except TransientError as error:
-        raise retry_soon(self, error, parts) from error
-    return {
-        "event": event,
-        "user_id": user_id,
-        "notifications_sent": sum(1 for item in told if item["status"] == "sent"),
-        "notifications": told,
-    }
-
-
-@app.task(name="send_bulk_notifications_async", bind=True)
-def send_bulk_notifications_async(
-    self: Task[..., Any], event: str, data: dict[str, Any], user_ids: list[str]
-) -> dict[str, Any]:
-    """Plan one event's deliveries for many users and start them as tasks of their own.
-
-    Returns ``event, total_users, successful_users, failed_users, total_notifications``;
-    a user without a subscriber counts as failed.  A repeat plans nothing twice.
-    """
-    parts = wiring.current()
-    _known_event(event)
-    successful = total = 0
-    for user_id in user_ids:
-        try:
-            told = _tell_user(parts, event, data, user_id, f"task:{self.request.id}", inline=False)
-        except TransientError as error:
-            raise retry_soon(self, error, parts) from error
-        successful += bool(told)
-        total += len(told)
-    return {
-        "event": event,
-        "total_users": len(user_ids),
-        "successful_users": successful,
-        "failed_users": len(user_ids) - successful,
-        "total_notifications": total,
-    }
-
-
-def _tell_user(
-    parts: Wiring, event: str, data: dict[str, Any], user_id: str, key: str, *, inline: bool
-) -> list[dict[str, Any]]:
-    notification = _direct_notification(
-        event, data, f"{event}:{key}:{whole(user_id, 200)}", parts.clock()
-    )
-    with parts.ledger.read() as connection:
-        subscribers = subscribers_of_user(connection, user_id, parts.box)
-    recipients = [
-        Recipient(
-            subscriber.subscriber_id,
-            address,
-            suppressed="the subscriber is paused" if subscriber.paused else None,
-        )
-        for subscriber in subscribers
-        if not subscriber.events or notification.type.value in subscriber.events
-        for address in subscriber.channels
-    ]
-    if inline:
-        delivery_ids = _plan_and_try(parts, notification, recipients)
-    else:
-        delivery_ids = _plan_and_start(parts, notification, recipients)
-    with parts.ledger.read() as connection:
-        rows = [delivery_result(connection, delivery_id) for delivery_id in delivery_ids]
-    return [
-        {
-            "notification_id": row["delivery_id"],
-            "channel": row["channel"],
-            "status": row["state"],
-        }
-        for row in rows
-    ]
-
-
-def _plan_and_try(
-    parts: Wiring, notification: Notification, recipients: list[Recipient]
-) -> list[str]:
-    """Plan deliveries and make the first try of each here; a repeat makes none."""
-    delivery_ids, tickets = _plan(parts, notification, recipients)
-    for ticket in tickets:
-        try_delivery(parts, ticket)
-    return delivery_ids
-
-
-def _plan_and_start(
-    parts: Wiring, notification: Notification, recipients: list[Recipient]
-) -> list[str]:
-    delivery_ids, tickets = _plan(parts, notification, recipients)
-    try:
-        start_deliveries(tickets)
-    except BrokerUnavailable as error:
-        log.warning("deliveries_left_to_sweep", error=str(error))
-    return delivery_ids
-
-
-def _plan(
-    parts: Wiring, notification: Notification, recipients: list[Recipient]
-) -> tuple[list[str], list[DeliveryTicket]]:
-    now = parts.clock()
-    with parts.ledger.write() as connection:
-        save_notification(connection, notification, None, now)
-        tickets = plan_deliveries(
-            connection,
-            notification.event_key,
-            recipients,
-            now=now,
-            started_by=started_by(parts),
-            new_id=parts.new_id,
-            box=parts.box,
-        )
-        delivery_ids = [
-            find_delivery(connection, recipient, notification.event_key) for recipient in recipients
-        ]
-    return delivery_ids, tickets
-
-
-def _direct_notification(
-    event: str,
-    data: dict[str, Any],
-    event_key: str,
+def _note_failure(
+    connection: Connection,
+    parts: Wiring,
+    delivery: DueDelivery,
+    error: PermanentError | TransientError,
     now: datetime,
-    title: Any = None,
-    summary: Any = None,
-) -> Notification:
-    """A notification that the platform asks for by task.  Raises InvalidEvent."""
-    kind = _known_event(event)
-    domain = data.get("domain")
-    scan_id = data.get("scan_id")
-    said = summary or data.get("message") or data.get("error") or ""
-    about = f": {domain}" if domain else ""
-    return Notification(
-        event_key=event_key,
-        type=kind,
-        occurred_at=now,
-        domain=whole(str(domain), 253) if domain else None,
-        scan_id=whole(str(scan_id), 64) if scan_id else None,
-        severity=SEVERITY_OF.get(kind, Severity.INFO),
-        title=whole(str(title or f"{kind.value}{about}"), MAX_TEXT_BYTES),
-        summary=whole(str(said), MAX_TEXT_BYTES),
-        data=bounded(data),
+) -> str | None:
+    """What the failure says of the subscriber's address; the reason if it is disabled for it."""
+    if not delivery.has_endpoint or not _blames_address(delivery.channel, error):
+        return None
+    return note_failure(
+        connection,
+        delivery.subscriber_id,
+        delivery.channel,
+        now=now,
+        max_failing=timedelta(seconds=parts.settings.endpoint_max_failing_s),
+        gone=getattr(error, "status_code", None) == GONE,
     )
 
 
-def _known_event(event: str) -> EventType:
+def _blames_address(channel: ChannelKind, error: PermanentError | TransientError) -> bool:
+    """Whether a failure speaks against the address.
+
+    The mail server is the operator's: its outage says nothing about a mailbox, only
+    its refusal of one does.
+    """
+    if channel is not ChannelKind.EMAIL:
+        return True
+    return isinstance(error, DeliveryRejected) and error.status_code is not None
+
+
+def _joined(error: Exception, disabled: str | None) -> str:
+    return str(error) if disabled is None else f"{error}; {disabled}"
+
+
+def _start_again(ticket: DeliveryTicket, delay_s: float) -> None:
     try:
-        return published_type(event)
-    except ValueError as error:
-        raise InvalidEvent(f"event {error}") from error
-
-
-ADDRESS_KEYS: Mapping[ChannelKind, tuple[str, ...]] = {
-    ChannelKind.EMAIL: ("email_address", "email"),
-    ChannelKind.WEBHOOK: ("webhook_url",),
-    ChannelKind.SLACK: ("slack_webhook_url", "slack_url"),
-}
-
-
-def _preferred_address(preferences: dict[str, Any], channel: Any) -> ChannelAddress:
-    """The address to use.  Raises InvalidEvent where there is none, or no such channel."""
-    if channel and channel not in ADDRESS_KEYS:
-        raise InvalidEvent(f"channel {channel!r} is not one of: {', '.join(ChannelKind)}")
-    kinds = [ChannelKind(channel)] if channel else list(ChannelKind)
-    for kind in kinds:
-        for key in ADDRESS_KEYS[kind]:
-            if preferences.get(key):
-                return ChannelAddress(
-                    kind=kind,
-                    target=str(preferences[key]),
-                    secret=preferences.get("webhook_secret")
-                    if kind is ChannelKind.WEBHOOK
-                    else None,
-                )
-    wanted = ", ".join(key for kind in kinds for key in ADDRESS_KEYS[kind])
-    raise InvalidEvent(f"the preferences hold no address; expected one of: {wanted}")
+        start_deliveries([ticket], delay_s)
+    except BrokerUnavailable as error:
+        log.warning("retry_left_to_sweep", delivery_id=ticket.delivery_id, error=str(error))

@@ -12,20 +12,24 @@ import structlog
 
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable
+from schemas.settings import Settings
 from store.deliveries import claim_due
 from store.runs import claim_unfinished
 from tasks import wiring
 from tasks.alerts import alert_dead_runs
 from tasks.app import SWEEP, app
 from tasks.chords import dispatch
+from tasks.digests import release_due
+from tasks.endpoints import settle_disabled
 from tasks.notifications import start_deliveries, started_by
+from tasks.pace import ahead_s
 from tasks.queues import queue_depth
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.sweep")
 
-FED = ("reports", "notifications")
-"""The queues that a sweep publishes to."""
+ROUNDS = 40
+"""Batches of deliveries that one tick starts at most."""
 
 
 @app.task(name=SWEEP)
@@ -43,41 +47,72 @@ def sweep_once(parts: Wiring) -> dict[str, int]:
     Killed between a claim and its publishing, the row waits for its new
     deadline and is claimed again.
     """
-    now = parts.clock()
-    settings = parts.settings
-    room = {name: _has_room(name, settings.reports_high_water) for name in FED}
+    found = {"runs": 0, "deliveries": 0, "dead": 0}
+    try:
+        _start_runs(parts, found)
+        settle_disabled(parts)
+        _start_deliveries(parts, found)
+    except BrokerUnavailable as error:
+        log.warning("sweep_cut_short", error=str(error))
+    if any(found.values()):
+        log.info("swept", **found)
+    return found
+
+
+def _start_runs(parts: Wiring, found: dict[str, int]) -> None:
+    """Dispatch overdue runs again, and tell of those that are given up."""
+    now, settings = parts.clock(), parts.settings
+    limit = settings.sweep_batch if _has_room("reports", settings) else 0
     with parts.ledger.write() as connection:
-        found = claim_unfinished(
+        overdue = claim_unfinished(
             connection,
             now,
             next_deadline=now + timedelta(seconds=settings.run_deadline_s),
             max_attempts=settings.run_max_attempts,
-            limit=settings.sweep_batch if room["reports"] else 0,
+            limit=limit,
         )
-        due = claim_due(
-            connection,
-            now,
-            started_by=started_by(parts),
-            limit=settings.sweep_batch if room["notifications"] else 0,
-        )
-        due += alert_dead_runs(connection, parts, list(found.dead))
+        alerts = alert_dead_runs(connection, parts, list(overdue.dead))
+    found |= {
+        "runs": len(overdue.tickets),
+        "dead": len(overdue.dead),
+        "deliveries": len(alerts),
+    }
     crash_here(CrashPoint.SWEEP_CLAIMED)
-    for run_id in found.dead:
+    for run_id in overdue.dead:
         log.error("run_dead", run_id=run_id, attempts=settings.run_max_attempts)
-    try:
-        dispatch(found.tickets)
+    dispatch(overdue.tickets)
+    start_deliveries(alerts)
+
+
+def _start_deliveries(parts: Wiring, found: dict[str, int]) -> None:
+    """Let go of what was held, and start what is due, until nothing is or the queue is full."""
+    settings = parts.settings
+    limit = settings.sweep_batch
+    ahead = ahead_s(settings)
+    for _ in range(ROUNDS):
+        if not _has_room("notifications", settings):
+            break
+        now = parts.clock()
+        with parts.ledger.write() as connection:
+            release_due(connection, parts, now, limit)
+            due = claim_due(
+                connection,
+                now,
+                started_by=started_by(parts),
+                limit=limit,
+                ahead=timedelta(seconds=ahead),
+            )
+        found["deliveries"] += len(due)
+        crash_here(CrashPoint.SWEEP_CLAIMED)
         start_deliveries(due)
-    except BrokerUnavailable as error:
-        log.warning("sweep_cut_short", error=str(error))
-    if found.tickets or due or found.dead:
-        log.info("swept", runs=len(found.tickets), deliveries=len(due), dead=len(found.dead))
-    return {"runs": len(found.tickets), "deliveries": len(due), "dead": len(found.dead)}
+        if len(due) < limit:
+            break
 
 
-def _has_room(queue: str, high_water: int) -> bool:
+def _has_room(queue: str, settings: Settings) -> bool:
     """Whether a queue can take more; one that cannot be asked cannot be given anything."""
     try:
-        return queue_depth(queue) < high_water
+        return queue_depth(queue) < settings.reports_high_water
     except BrokerUnavailable as error:
         log.warning("sweep_held_back", queue=queue, error=str(error))
         return False
