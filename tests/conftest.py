@@ -52,6 +52,10 @@ class Service:
             "SCANHERALD_SMTP_SECURITY": "none",
             "SCANHERALD_HTTP_ALLOW": f"127.0.0.1:{sink.port}",
             "SCANHERALD_SWEEP_INTERVAL_S": "1",
+            # one sink is everybody's: no test but one of the pace should wait for it
+            "SCANHERALD_DESTINATION_PER_S": "0",
+            "SCANHERALD_SLACK_PER_S": "0",
+            "SCANHERALD_SUBSCRIBER_PER_MIN": "0",
         }
         self.valkey_options: list[str] = []
         self.supervisor = Supervisor()

@@ -311,7 +311,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, float]]:
 
     seen: list[tuple[str, int, float]] = []
 
-    def keep(arguments: tuple[str, int], *, task_id: str, countdown: float) -> None:
+    def keep(arguments: tuple[str, int], *, task_id: str, countdown: float, **_: Any) -> None:
         assert task_id == f"{arguments[0]}:a{arguments[1]}"
         seen.append((*arguments, countdown))
 

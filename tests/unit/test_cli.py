@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import main as front_door
+from cli.addresses import shortened
 from cli.main import app
 from cli.output import cell
-from cli.subscribers import shortened
 from schemas.notifications import ChannelAddress, ChannelKind
 from schemas.runs import DeadEntry, Entry
 from store.events import record_dead
@@ -39,10 +39,21 @@ COMMANDS = (
     ("reports",),
     ("render",),
     ("deliveries",),
+    ("deliveries", "show"),
+    ("deliveries", "retry"),
+    ("deliveries", "enable"),
     ("subscribers",),
     ("subscribers", "add"),
     ("subscribers", "list"),
+    ("subscribers", "edit"),
+    ("subscribers", "show"),
     ("subscribers", "remove"),
+    ("subscribers", "import"),
+    ("subscribers", "test"),
+    ("subscribers", "pause"),
+    ("subscribers", "resume"),
+    ("subscribers", "rekey"),
+    ("why",),
     ("dead-letters",),
     ("dead-letters", "show"),
     ("audit",),
@@ -50,6 +61,7 @@ COMMANDS = (
     ("verify",),
     ("signing-key",),
     ("rejudge",),
+    ("violations",),
     ("rules",),
     ("rules", "list"),
     ("rules", "show"),
@@ -202,7 +214,12 @@ def test_a_subscriber_is_added_listed_replaced_and_removed(run: Callable[..., st
         "events": "scan.failed",
         "domains": "*.example.org",
         "min_severity": "medium",
+        "quiet_hours": None,
+        "digest": "immediate",
+        "language": None,
+        "attach": "",
         "paused": False,
+        "disabled": "",
     }
     assert "Replaced anna." in run("subscribers", "add", "anna", "--email", "a@example.org")
     assert "all" in run("subscribers", "list")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import ast
+import inspect
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -11,11 +13,11 @@ import pytest
 from compliance.assess import Bounds, assess
 from compliance.rules import load_pack
 from schemas.events import PUBLISHED, EventType
-from schemas.notifications import ArtifactLink
-from schemas.reports import CookieRef, Drift, Finding, HistoryPoint, Report, Severity
+from schemas.notifications import FACTS, VALUES, VARIANTS, ArtifactLink, Fact
+from schemas.reports import CookieRef, Drift, Finding, Report, Severity
 from schemas.runs import FrozenInputs, Run, RunState
 from schemas.scans import CUT_MARK, decode_scan
-from schemas.settings import load_settings
+from tasks import alerts
 from tasks.derive import (
     MAX_FINDINGS,
     MAX_TEXT_BYTES,
@@ -27,11 +29,7 @@ from tasks.derive import (
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 LINK = ArtifactLink(format="pdf", uri="/r.pdf", size_bytes=1, sha256="0" * 64)
-
-
-@pytest.fixture
-def settings(clean_environment: None) -> Any:
-    return load_settings(anomaly_added_cookies=3, anomaly_score_drop=10, data_dir="unused")
+PACK = load_pack("eu-baseline")
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ def report(make_scan: Any) -> Report:
     judged = assess(
         decode_scan(make_scan()),
         scan_sha256="0" * 64,
-        pack=load_pack("eu-baseline"),
+        pack=PACK,
         bounds=Bounds(100, 8192),
     )
     return change(judged, findings=())
@@ -89,18 +87,34 @@ def finding(rule_id: str, severity: Severity = Severity.HIGH, count: int = 1) ->
     )
 
 
-def told(report: Report, settings: Any, **options: Any) -> dict[EventType, Any]:
+def told(report: Report, **options: Any) -> dict[EventType, Any]:
     notifications = derive_from_report(
-        run(), report, options.get("artifacts", ()), options.get("missing", ()), settings
+        run(),
+        report,
+        PACK,
+        options.get("artifacts", ()),
+        options.get("missing", ()),
+        options.get("oddities", ()),
     )
     assert len({item.event_key for item in notifications}) == len(notifications)
+    for notification in notifications:
+        speaks_of_the_table(notification)
     return {item.type: item for item in notifications}
 
 
-def test_a_quiet_scan_tells_that_it_is_complete_and_nothing_else(
-    report: Report, settings: Any
-) -> None:
-    found = told(report, settings, artifacts=(LINK,))
+def speaks_of_the_table(notification: Any) -> None:
+    """The texts in four languages are written for these variants, values and facts."""
+    assert tuple(sorted(notification.values)) == tuple(sorted(VARIANTS[notification.variant]))
+    assert notification.variant.startswith(notification.type.value)
+    assert {fact.label for fact in notification.facts} <= FACTS.keys()
+
+
+def facts(notification: Any) -> dict[str, str]:
+    return {fact.label: fact.value for fact in notification.facts}
+
+
+def test_a_quiet_scan_tells_that_it_is_complete_and_nothing_else(report: Report) -> None:
+    found = told(report, artifacts=(LINK,))
     assert list(found) == [EventType.SCAN_COMPLETED]
     completed = found[EventType.SCAN_COMPLETED]
     assert completed.event_key == f"scan.completed:{report.identity.scan_id}"
@@ -110,87 +124,75 @@ def test_a_quiet_scan_tells_that_it_is_complete_and_nothing_else(
     assert completed.occurred_at == NOON
 
 
-def test_missing_formats_are_named(report: Report, settings: Any) -> None:
-    found = told(report, settings, missing=("pdf", "csv"))
+def test_missing_formats_are_named(report: Report) -> None:
+    found = told(report, missing=("pdf", "csv"))
     assert found[EventType.SCAN_COMPLETED].missing_formats == ("pdf", "csv")
 
 
-def test_the_score_is_told_in_title_and_facts(report: Report, settings: Any) -> None:
+def test_the_score_is_told_in_title_values_and_facts(report: Report) -> None:
     known = change(report, score=change(report.score, value=71))
-    completed = told(known, settings)[EventType.SCAN_COMPLETED]
+    completed = told(known)[EventType.SCAN_COMPLETED]
     assert completed.title == "Scan of shop.example finished: score 71"
-    assert {fact.label: fact.value for fact in completed.facts}["Score"] == "71 of 100"
+    assert completed.variant == "scan.completed"
+    assert completed.values == {
+        "domain": "shop.example",
+        "score": 71,
+        "cookies": 2,
+        "before_consent": 2,
+        "findings": 0,
+    }
+    assert facts(completed)["score"] == "71"
 
 
-def test_a_held_score_is_told_as_held(report: Report, settings: Any) -> None:
+def test_a_held_score_is_told_as_held(report: Report) -> None:
     held = change(report, score=change(report.score, value=None), inconclusive=True)
-    completed = told(held, settings)[EventType.SCAN_COMPLETED]
+    completed = told(held)[EventType.SCAN_COMPLETED]
     assert completed.title == "Scan of shop.example finished: inconclusive, score held"
-    assert {fact.label: fact.value for fact in completed.facts}["Score"] == "held: inconclusive"
+    assert completed.variant == "scan.completed.held"
+    assert facts(completed)["score"] == "held"
 
 
-def test_what_changed_since_the_scan_before_is_a_fact_only_where_there_was_one(
-    report: Report, settings: Any
+def test_what_changed_since_the_scan_before_is_told_only_where_there_was_one(
+    report: Report,
 ) -> None:
-    label = "Since the scan before"
-    first = told(report, settings)[EventType.SCAN_COMPLETED]
-    assert label not in {fact.label for fact in first.facts}
+    first = facts(told(report)[EventType.SCAN_COMPLETED])
+    assert not first.keys() & {"drift_added", "drift_removed", "drift_changed"}
     changed = change(report, drift=drift(added=2, removed=1))
-    later = told(changed, settings)[EventType.SCAN_COMPLETED]
-    assert {fact.label: fact.value for fact in later.facts}[label] == "2 new, 1 gone, 0 changed"
+    later = facts(told(changed)[EventType.SCAN_COMPLETED])
+    drifts = ("drift_added", "drift_removed", "drift_changed")
+    assert [later[name] for name in drifts] == ["2", "1", "0"]
 
 
-def test_serious_findings_make_one_violation_with_the_worst_severity(
-    report: Report, clean_environment: None
-) -> None:
-    settings = load_settings(violation_severity="medium", data_dir="unused")
-    findings = (
-        finding("a", Severity.HIGH, 2),
-        finding("b", Severity.MEDIUM, 3),
-        finding("c", Severity.LOW),
-    )
-    violation = told(change(report, findings=findings), settings)[EventType.COMPLIANCE_VIOLATION]
-    assert violation.severity is Severity.HIGH
-    assert [item.rule_id for item in violation.findings] == ["a", "b"]
-    assert violation.title == "Consent findings on shop.example: 2 rules"
-    assert violation.summary.startswith("5 pieces of evidence")
-
-
-def test_findings_below_the_threshold_make_no_violation(report: Report, settings: Any) -> None:
-    mild = change(report, findings=(finding("a", Severity.MEDIUM),))
-    found = told(mild, settings)
-    assert EventType.COMPLIANCE_VIOLATION not in found
+def test_the_worst_finding_is_how_severe_a_completed_scan_is(report: Report) -> None:
+    mild = change(report, findings=(finding("a", Severity.MEDIUM), finding("b", Severity.LOW)))
+    found = told(mild)
+    assert list(found) == [EventType.SCAN_COMPLETED]
     assert found[EventType.SCAN_COMPLETED].severity is Severity.MEDIUM
 
 
-def violation_key(report: Report, settings: Any, *rules: str, count: int = 1) -> str:
-    findings = tuple(finding(rule, count=count) for rule in rules)
-    key = told(change(report, findings=findings), settings)[EventType.COMPLIANCE_VIOLATION]
-    return str(key.event_key)
-
-
-def test_a_violations_key_names_the_domain_and_the_set_of_rules_alone(
-    report: Report, settings: Any
+def test_findings_are_told_by_the_packs_own_titles_whatever_the_reports_language(
+    make_scan: Any,
 ) -> None:
-    key = violation_key(report, settings, "a", "b")
-    assert key.startswith("compliance.violation:shop.example:")
-    assert key == violation_key(report, settings, "b", "a"), "order does not count"
-    assert key == violation_key(report, settings, "a", "b", count=9), "nor how much evidence"
-    other_scan = change(report, identity=change(report.identity, scan_id="another"))
-    assert key == violation_key(other_scan, settings, "a", "b"), "nor which scan"
+    german = assess(
+        decode_scan(make_scan()),
+        scan_sha256="0" * 64,
+        pack=PACK,
+        bounds=Bounds(100, 8192),
+        language="de",
+    )
+    own = {rule.id: rule.title for rule in PACK.rules}
+    completed = told(german)[EventType.SCAN_COMPLETED]
+    assert completed.findings
+    for item in completed.findings:
+        assert item.title == own[item.rule_id]
+    assert {item.title for item in completed.findings} != {item.title for item in german.findings}
 
 
-def test_another_set_of_rules_or_another_domain_is_another_violation(
-    report: Report, settings: Any
+def test_a_finding_of_a_rule_that_the_pack_does_not_have_keeps_the_reports_title(
+    report: Report,
 ) -> None:
-    elsewhere = change(report, identity=change(report.identity, domain="b.example"))
-    keys = {
-        violation_key(report, settings, "a", "b"),
-        violation_key(report, settings, "a"),
-        violation_key(report, settings, "a", "b", "c"),
-        violation_key(elsewhere, settings, "a", "b"),
-    }
-    assert len(keys) == 4
+    completed = told(change(report, findings=(finding("x"),)))[EventType.SCAN_COMPLETED]
+    assert [item.title for item in completed.findings] == ["title of x"]
 
 
 def drift(added: int = 0, removed: int = 0) -> Drift:
@@ -204,67 +206,18 @@ def drift(added: int = 0, removed: int = 0) -> Drift:
     )
 
 
-def history(*scores: int | None) -> tuple[HistoryPoint, ...]:
-    return tuple(
-        HistoryPoint(scan_id=f"s{n}", finished_at=NOON + timedelta(days=n), score=score)
-        for n, score in enumerate(scores)
-    )
+def test_oddities_make_one_anomaly_of_the_scan(report: Report) -> None:
+    odd = (Fact(label="new_cookies", value="30"), Fact(label="score_change", value="80 → 70"))
+    anomaly = told(report, oddities=odd, artifacts=(LINK,))[EventType.ANOMALY_DETECTED]
+    assert anomaly.event_key == f"anomaly.detected:{report.identity.scan_id}"
+    assert anomaly.facts == odd
+    assert anomaly.severity is Severity.MEDIUM
+    assert anomaly.artifacts == (LINK,)
 
 
-@pytest.mark.parametrize(("added", "odd"), [(2, False), (3, True)])
-def test_many_new_cookies_are_an_anomaly(
-    report: Report, settings: Any, added: int, odd: bool
-) -> None:
-    found = told(change(report, drift=drift(added=added)), settings)
-    assert (EventType.ANOMALY_DETECTED in found) is odd
-
-
-def test_a_first_scan_is_no_anomaly_however_many_cookies_it_has(
-    report: Report, settings: Any
-) -> None:
-    first = change(report, drift=change(drift(added=50), compared_with=None))
-    assert EventType.ANOMALY_DETECTED not in told(first, settings)
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "odd"),
-    [
-        ((80,), 71, False),
-        ((80,), 70, True),
-        ((80, None), 70, True),
-        ((80, 75), 70, False),
-        ((80,), None, False),
-        ((None,), 10, False),
-        ((), 10, False),
-        ((50,), 90, False),
-    ],
-    ids=[
-        "a small fall",
-        "a fall of the threshold",
-        "held scores are skipped",
-        "only the last score counts",
-        "a held score falls nowhere",
-        "no score before",
-        "no history",
-        "a rise",
-    ],
-)
-def test_a_fall_of_the_score_is_an_anomaly(
-    report: Report, settings: Any, before: tuple[int | None, ...], now: int | None, odd: bool
-) -> None:
-    later = change(report, score=change(report.score, value=now), history=history(*before))
-    found = told(later, settings)
-    assert (EventType.ANOMALY_DETECTED in found) is odd
-    if odd:
-        anomaly = found[EventType.ANOMALY_DETECTED]
-        assert anomaly.event_key == f"anomaly.detected:{report.identity.scan_id}"
-        assert [fact.value for fact in anomaly.facts] == ["80 → 70"]
-
-
-def test_a_message_lists_a_bounded_number_of_findings(report: Report, settings: Any) -> None:
+def test_a_message_lists_a_bounded_number_of_findings(report: Report) -> None:
     many = change(report, findings=tuple(finding(f"r{n:03}") for n in range(50)))
-    for notification in told(many, settings).values():
-        assert len(notification.findings) == MAX_FINDINGS
+    assert len(told(many)[EventType.SCAN_COMPLETED].findings) == MAX_FINDINGS
 
 
 def test_a_scan_that_cannot_be_judged_is_told_with_its_reason() -> None:
@@ -272,7 +225,10 @@ def test_a_scan_that_cannot_be_judged_is_told_with_its_reason() -> None:
     assert notification.event_key == "scan.completed:scan-1"
     assert notification.title == "Scan of shop.example finished, but could not be judged"
     assert notification.missing_formats == ("pdf",)
+    assert notification.variant == "scan.completed.unjudged"
+    assert notification.values == {"domain": "shop.example", "reason": notification.summary}
     assert len(notification.summary.encode()) <= MAX_TEXT_BYTES
+    speaks_of_the_table(notification)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in PUBLISHED if kind != EventType.SCAN_COMPLETED])
@@ -283,6 +239,8 @@ def test_every_event_a_scanner_makes_is_told_as_it_came(kind: EventType) -> None
     assert notification.scan_id == "scan-7"
     assert notification.summary == "DNS"
     assert notification.title.endswith(" for shop.example")
+    assert notification.values == {"domain": "shop.example", "said": "DNS"}
+    speaks_of_the_table(notification)
     assert notification.data == {"scan_id": "scan-7", "error": "DNS", "n": 3}
 
 
@@ -300,6 +258,7 @@ def test_an_event_without_data_or_domain_is_told_too() -> None:
         run(event_type=EventType.SCHEDULE_FAILED, data=b"", subject=None)
     )
     assert (notification.title, notification.summary) == ("Schedule failed", "")
+    assert notification.values == {"domain": "", "said": ""}
     assert notification.data == {}
 
 
@@ -327,3 +286,36 @@ def test_an_events_data_is_bounded_to_its_first_plain_values() -> None:
 
 def test_half_of_a_surrogate_pair_does_not_keep_an_event_from_being_told() -> None:
     assert msgspec.json.encode(bounded({"a\ud800": "b\udfff"})) == b'{"a?":"b?"}'
+
+
+def test_every_variant_is_of_a_type_and_takes_values_that_the_table_explains() -> None:
+    kinds = tuple(kind.value for kind in EventType)
+    for variant, names in VARIANTS.items():
+        assert variant.startswith(kinds)
+        assert set(names) <= VALUES.keys()
+    assert VALUES.keys() == {name for names in VARIANTS.values() for name in names}
+
+
+@pytest.mark.parametrize(
+    ("kind", "variant"),
+    [
+        (EventType.COMPLIANCE_VIOLATION, "compliance.violation.reported"),
+        (EventType.ANOMALY_DETECTED, "anomaly.detected.reported"),
+        (EventType.SCAN_FAILED, "scan.failed"),
+    ],
+)
+def test_what_a_scanner_reports_is_told_apart_from_what_we_found(
+    kind: EventType, variant: str
+) -> None:
+    (notification,) = derive_from_event(run(event_type=kind))
+    assert notification.variant == variant
+
+
+def test_every_alert_has_a_variant_and_facts_of_the_table() -> None:
+    named: dict[str, set[str]] = {"kind": set(), "label": set()}
+    for node in ast.walk(ast.parse(inspect.getsource(alerts))):
+        if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
+            named.setdefault(str(node.arg), set()).add(str(node.value.value))
+    assert len(named["kind"]) >= 3
+    assert {f"operator.alert.{kind}" for kind in named["kind"]} <= VARIANTS.keys()
+    assert named["label"] <= FACTS.keys()

@@ -26,6 +26,7 @@ from renderers.html_page import render_html
 from renderers.visible import is_hidden
 from renderers.wording import change_values
 from schemas.errors import InvalidSettings
+from schemas.notifications import FACTS, VARIANTS
 from schemas.reports import Category, HistoryPoint, Party, Report, Severity
 from schemas.scans import Scan, decode_scan
 
@@ -156,6 +157,13 @@ FAMILIES: dict[str, Callable[[], Iterable[str]]] = {
     "verdict.": lambda: ("plausible", "questionable"),
     "legend_": lambda: ("before", "after", "unknown"),
     "drift.": lambda: ("added", "removed"),
+    "fact.": lambda: FACTS,
+    "message.": lambda: (
+        f"{variant}.{part}"
+        for variant, names in VARIANTS.items()
+        for part in ("title", "summary")
+        if part == "title" or "said" not in names
+    ),
 }
 """Keys made of a start and a word: every word that the code can put there."""
 
@@ -219,7 +227,7 @@ def used() -> Uses:
             uses.starts |= file.starts
             uses.words |= file.words
             uses.named |= file.words if file.open else set()
-    for path in ROOT.glob("renderers/templates/*.j2"):
+    for path in ROOT.glob("[cr]*/templates/*.j2"):
         source = path.read_text("utf-8")
         attributes = set(re.findall(r"(?<![\w.])t\.([a-z]\w*)", source))
         uses.keys |= {key for key in attributes if not hasattr(Language, key)}

@@ -280,7 +280,7 @@ def test_notification_health_counts_preferences_and_deliveries(
     settle(parts, event.run_id, 1)
     found = monitor_notification_health.apply().get()
     assert found["status"] == "healthy"
-    assert found["supported_channels"] == ["email", "webhook", "slack"]
+    assert found["supported_channels"] == ["email", "webhook", "slack", "apprise"]
     assert "scan.failed" in found["supported_events"]
     assert found["active_preferences"] == 1
     assert found["deliveries"] == {"webhook.pending": 1, "webhook.suppressed": 1}

@@ -19,8 +19,10 @@ from schemas.errors import (
     LedgerUnavailable,
     NotFound,
 )
-from schemas.notifications import ChannelKind
+from schemas.events import PUBLISHED
+from schemas.notifications import VARIANTS, ChannelKind
 from schemas.reports import Format
+from store.deliveries import DeliveryTicket
 from tasks import (
     export_scan_to_csv_async,
     generate_multiple_reports_async,
@@ -30,6 +32,7 @@ from tasks import (
     send_notification_async,
 )
 from tasks.finish import settle
+from tasks.notifications import try_delivery
 from tasks.reports import render_formats
 from tasks.sweep import sweep_once
 
@@ -170,6 +173,7 @@ PREFERENCES: dict[str, dict[str, Any]] = {
     "email": {"email_address": "officer@example.org"},
     "webhook": {"webhook_url": "https://r.example/hook", "webhook_secret": "whsec_c2VjcmV0"},
     "slack": {"slack_webhook_url": "https://hooks.example/T/B/x"},
+    "apprise": {"apprise_url": "ntfys://push.example/topic"},
 }
 
 
@@ -188,7 +192,7 @@ def test_a_notification_goes_to_the_address_in_the_preferences(
     (message,) = parts.channel(kind).sent
     assert message.address.target in PREFERENCES[kind.value].values()
     assert message.address.secret == PREFERENCES[kind.value].get("webhook_secret")
-    assert message.notification.title == "scan.completed: shop.example"
+    assert message.notification.title == "Scan finished for shop.example"
     assert message.notification.scan_id == "s-1"
     assert message.notification.data["cookies"] == 5
 
@@ -208,6 +212,80 @@ def test_title_and_message_of_the_platform_are_used(parts: Any) -> None:
     )
     (message,) = parts.channel(ChannelKind.EMAIL).sent
     assert (message.notification.title, message.notification.summary) == ("Look", "at this")
+    assert message.notification.variant == "", "somebody's own words are not translated"
+
+
+def test_without_words_of_its_own_a_notification_is_told_in_the_readers_language(
+    parts: Any,
+) -> None:
+    notification = {**NOTIFICATION, "data": {**NOTIFICATION["data"], "message": "3 pages"}}
+    call(send_notification_async, notification, {**PREFERENCES["email"], "locale": "de_AT"})
+    (message,) = parts.channel(ChannelKind.EMAIL).sent
+    assert message.language == "de-AT"
+    assert message.notification.variant == "scan.completed.reported"
+    assert message.notification.values == {"domain": "shop.example", "said": "3 pages"}
+
+
+@pytest.mark.parametrize("event", [str(kind) for kind in PUBLISHED])
+def test_every_event_has_a_text_for_people_when_the_platform_asks_for_it(
+    parts: Any, event: str
+) -> None:
+    call(send_notification_async, {**NOTIFICATION, "event": event}, PREFERENCES["webhook"])
+    (message,) = parts.channel(ChannelKind.WEBHOOK).sent
+    told = message.notification
+    assert set(told.values) == set(VARIANTS[told.variant])
+
+
+QUIET = {"start": "08:00", "end": "18:00", "timezone": "Europe/Berlin"}
+
+
+def test_a_notification_in_quiet_hours_is_held_and_sent_when_they_end(
+    parts: Any, clock: Any, rows: Any, published: list[Any]
+) -> None:
+    preferences = {**PREFERENCES["email"], "quiet_hours": QUIET}
+    said = call(send_notification_async, NOTIFICATION, preferences)
+    assert (said["status"], said["success"], said["error"]) == ("held", False, None)
+    assert parts.channel(ChannelKind.EMAIL).sent == []
+    clock.forward(5 * 3600 - 1)  # it is noon in UTC, one o'clock there
+    assert sweep_once(parts)["deliveries"] == 0
+    clock.forward(2)
+    assert sweep_once(parts)["deliveries"] == 1
+    ((delivery_id, number, _),) = published
+    try_delivery(parts, DeliveryTicket(delivery_id, number))
+    assert rows(parts, "deliveries")[0]["state"] == "sent"
+
+
+def test_what_is_severe_passes_quiet_hours(parts: Any) -> None:
+    preferences = {**PREFERENCES["email"], "quiet_hours": QUIET}
+    said = call(send_notification_async, {**NOTIFICATION, "severity": "high"}, preferences)
+    assert said["status"] == "sent"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "reason"),
+    [
+        ({"enabled": False}, "the subscriber is paused"),
+        ({"enabled_events": ["scan.failed"]}, "the preferences do not ask for scan.completed"),
+        ({"min_severity": "low"}, "the preferences ask for nothing below low"),
+    ],
+)
+def test_what_the_preferences_do_not_ask_for_is_suppressed_with_its_reason(
+    parts: Any, wishes: Any, reason: str
+) -> None:
+    said = call(send_notification_async, NOTIFICATION, {**PREFERENCES["email"], **wishes})
+    assert (said["status"], said["success"], said["error"]) == ("suppressed", False, reason)
+    assert parts.channel(ChannelKind.EMAIL).sent == []
+
+
+def test_one_notification_to_two_channels_is_two_deliveries_each_with_its_answer(
+    parts: Any,
+) -> None:
+    everything = {key: value for one in PREFERENCES.values() for key, value in one.items()}
+    parts.channel(ChannelKind.SLACK).script = [DeliveryRejected("404 no such hook", 404)]
+    for name, status in (("email", "sent"), ("slack", "failed"), ("email", "sent")):
+        said = call(send_notification_async, {**NOTIFICATION, "channel": name}, everything)
+        assert said["status"] == status
+    assert len(parts.channel(ChannelKind.EMAIL).sent) == 1
 
 
 @pytest.mark.parametrize(
@@ -218,6 +296,10 @@ def test_title_and_message_of_the_platform_are_used(parts: Any) -> None:
         ({"channel": "pigeon"}, PREFERENCES["email"], "channel 'pigeon' is not one of"),
         ({"event": "scan.paused"}, PREFERENCES["email"], r"event 'scan\.paused' is not one of"),
         ({"event": None}, PREFERENCES["email"], "event 'None' is not one of"),
+        ({"data": "x"}, PREFERENCES["email"], "data is not an object"),
+        ({"severity": "huge"}, PREFERENCES["email"], "severity 'huge' is not one of"),
+        ({}, "officer@example.org", "the preferences are not an object"),
+        ({}, {**PREFERENCES["email"], "language": "xx"}, "preferences: language: "),
     ],
 )
 def test_what_cannot_be_sent_is_refused_in_words(
@@ -338,53 +420,6 @@ def test_an_unknown_event_is_refused_in_words(parts: Any) -> None:
     ):
         with pytest.raises(InvalidEvent, match=r"'scan\.paused' is not one of"):
             call(task, "scan.paused", {}, user)
-
-
-def test_bulk_notifications_are_planned_for_every_user_and_started_as_tasks(
-    parts: Any, subscribe: Any, rows: Any, published: list[Any]
-) -> None:
-    subscribe(parts, "anna", (ChannelKind.EMAIL, ChannelKind.WEBHOOK), user_id="u-1")
-    subscribe(parts, "paul", user_id="u-2")
-    said = call(send_bulk_notifications_async, "scan.failed", {}, ["u-1", "u-2", "nobody"])
-    assert said == {
-        "event": "scan.failed",
-        "total_users": 3,
-        "successful_users": 2,
-        "failed_users": 1,
-        "total_notifications": 3,
-    }
-    assert len(published) == 3
-    assert {row["delivery_id"] for row in rows(parts, "deliveries")} == {
-        delivery_id for delivery_id, _, _ in published
-    }
-    assert parts.channel(ChannelKind.WEBHOOK).sent == []
-
-
-def test_bulk_notifications_that_cannot_be_published_are_the_sweeps(
-    parts: Any, subscribe: Any, clock: Any, monkeypatch: pytest.MonkeyPatch, published: list[Any]
-) -> None:
-    from tasks.notifications import deliver
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise ConnectionRefusedError("broker")
-
-    subscribe(parts, user_id="u-1")
-    with monkeypatch.context() as patched:
-        patched.setattr(deliver, "apply_async", refuse)
-        said = call(send_bulk_notifications_async, "scan.failed", {}, ["u-1"])
-    assert said["total_notifications"] == 1
-    clock.forward(61)
-    assert sweep_once(parts)["deliveries"] == len(published) == 1
-
-
-def test_a_bulk_task_that_comes_back_plans_nothing_twice(
-    parts: Any, subscribe: Any, rows: Any, published: list[Any]
-) -> None:
-    subscribe(parts, user_id="u-1")
-    arguments = ("scan.failed", {}, ["u-1"])
-    first = send_bulk_notifications_async.apply(arguments, task_id="t-1").get()
-    assert send_bulk_notifications_async.apply(arguments, task_id="t-1").get() == first
-    assert len(rows(parts, "deliveries")) == len(published) == 1
 
 
 def test_a_report_asked_for_during_an_outage_leaves_what_was_there(

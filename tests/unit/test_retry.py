@@ -75,3 +75,14 @@ def test_without_fast_retries_and_schedule_one_try_is_all(clean_environment: Non
     strict = load_settings(task_max_retries=0, delivery_schedule_s="", data_dir="unused")
     assert decide(BROKEN, 1, strict, one) == GiveUp()
     assert last_number(strict) == 1
+
+
+def test_the_default_schedule_is_that_of_svix_after_its_first_step(clean_environment: None) -> None:
+    """Svix: at once, 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 10 h; ours: three fast tries for 5 s."""
+    settings = load_settings(data_dir="unused")
+    delays = [decide(BROKEN, number, settings, one) for number in range(1, 11)]
+    assert delays == [
+        *(TryAgain(seconds, soon=True) for seconds in (1.0, 2.0, 4.0)),
+        *(TryAgain(60.0 * minutes, soon=False) for minutes in (5, 30, 120, 300, 600, 600)),
+        GiveUp(),
+    ]

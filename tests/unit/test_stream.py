@@ -111,8 +111,9 @@ def test_the_claims_cursor_moves_on_and_comes_round_again(client: Any, join: Any
     join("dead").read_new(10)
     consumer = join()
     claimed = []
-    for _ in range(5):  # an idle time of 0 keeps what was claimed claimable
-        claimed.append(ids(consumer.claim_idle(0, 1, MUCH)))
+    for _ in range(5):
+        age(client, published)  # what was claimed is claimable again
+        claimed.append(ids(consumer.claim_idle(60_000, 1, MUCH)))
     first, second, third = published
     assert claimed == [[first], [second], [third], [], [first]]
 
@@ -120,15 +121,17 @@ def test_the_claims_cursor_moves_on_and_comes_round_again(client: Any, join: Any
 def test_claims_stop_at_their_weight_and_go_on_from_there(client: Any, join: Any) -> None:
     published = [client.xadd(STREAM, {"data": b"x" * 100}).decode() for _ in range(5)]
     join("dead").read_new(10)
+    age(client, published)
     consumer = join()
-    assert ids(consumer.claim_idle(0, 10, 150)) == published[:2]
-    assert ids(consumer.claim_idle(0, 10, 150)) == published[2:4]
-    assert ids(consumer.claim_idle(0, 10, 150)) == published[4:]
+    assert ids(consumer.claim_idle(60_000, 10, 150)) == published[:2]
+    assert ids(consumer.claim_idle(60_000, 10, 150)) == published[2:4]
+    assert ids(consumer.claim_idle(60_000, 10, 150)) == published[4:]
 
 
 def test_a_trimmed_entry_stays_pending_until_it_is_acknowledged(client: Any, join: Any) -> None:
     (entry_id,) = add(client, 1)
     join("dead").read_new(10)
+    age(client, [entry_id])
     client.xtrim(STREAM, maxlen=0)
     killed_before_it_recorded = join("one").claim_idle(0, 10, MUCH)
     again = join("two").claim_idle(0, 10, MUCH)
