@@ -43,7 +43,7 @@ def draw_cover(sheet: Sheet, report: Report) -> None:
     lines, size = _domain_lines(sheet, report, 34.0)
     for line in lines:
         y -= size * 1.2
-        sheet.write(MARGIN, y, line, size, bold=True, ink=accent.on_band)
+        sheet.write_line(MARGIN, y, line, size, bold=True, ink=accent.on_band)
     finished = report.identity.finished_at
     if finished is not None:
         sheet.write(MARGIN, y - 30, t.day(finished), 11, ink=accent.on_band)
@@ -98,7 +98,7 @@ def _entry(sheet: Sheet, key: str, title: str, number: int | None = None) -> Non
     face = sheet.regular if number is not None else sheet.bold
     room = sheet.text_width - indent - 40
     shown = face.wrap(face.show(prose(title)), 8.5, room)[0]
-    sheet.write(MARGIN + indent, sheet.y + 3.5, shown, 8.5, bold=number is None)
+    sheet.write_line(MARGIN + indent, sheet.y + 3.5, shown, 8.5, bold=number is None)
     sheet.page_number_of(key, end, sheet.y + 3.5)
     sheet.link(key, sheet.y, height)
 
@@ -123,7 +123,7 @@ def _masthead(sheet: Sheet, report: Report) -> None:
     y -= 12
     for line in lines:
         y -= size * 1.2
-        sheet.write(MARGIN, y, line, size, bold=True, ink=accent.on_band)
+        sheet.write_line(MARGIN, y, line, size, bold=True, ink=accent.on_band)
     facts = f"{t['scan']} {report.identity.scan_id}   ·   {t['finished']} " + moment(
         report.identity.finished_at, t
     )
@@ -140,7 +140,7 @@ def _sender(sheet: Sheet, y: float, room: float) -> None:
     elif sheet.presentation.organisation:
         face = sheet.regular
         name = face.wrap(face.show(prose(sheet.presentation.organisation)), 8.5, room)
-        sheet.write(end, y, name[0], 8.5, ink=sheet.accent.on_band, right=True)
+        sheet.write_line(end, y, name[0], 8.5, ink=sheet.accent.on_band, right=True)
 
 
 def _verdict(sheet: Sheet, report: Report) -> None:
@@ -267,7 +267,7 @@ def _findings_in_brief(sheet: Sheet, report: Report) -> None:
         title = sheet.regular.wrap(
             sheet.regular.show(prose(finding.title)), 8.5, sheet.text_width - 130
         )
-        sheet.write(MARGIN + 76, sheet.y + 3.5, title[0], 8.5, ink=INK)
+        sheet.write_line(MARGIN + 76, sheet.y + 3.5, title[0], 8.5, ink=INK)
         sheet.write(end, sheet.y + 3.5, t.number(finding.count), 8.5, bold=True, right=True)
         sheet.rule(MARGIN, sheet.y, end, sheet.y, RULE, 0.4)
         sheet.link(f"finding-{place}", sheet.y, 15)

@@ -121,9 +121,9 @@ class Sheet:
     def _foot(self) -> None:
         end = self.width - self.margin
         self.rule(self.margin, FOOT, end, FOOT, RULE, 0.5)
-        self.write(end, FOOT - 11, self._footer, 7, ink=GREY, right=True)
+        self.write_line(end, FOOT - 11, self._footer, 7, ink=GREY, right=True)
         if self._imprint:
-            self.write(self.margin, FOOT - 21, self._imprint, 7, ink=GREY)
+            self.write_line(self.margin, FOOT - 21, self._imprint, 7, ink=GREY)
         self._page.numbers.append(("", self.margin, FOOT - 11))
 
     def _shortened(self, text: str) -> str:
@@ -152,17 +152,29 @@ class Sheet:
         right: bool = False,
     ) -> None:
         """One line of text at a point; ``right`` ends it there instead."""
-        face = self.bold if bold else self.regular
-        shown = face.show(text)
-        start = x - face.width(shown, size) if right else x
-        self._write_shown(start, y, face, shown, size, ink)
+        shown = (self.bold if bold else self.regular).show(text)
+        self.write_line(x, y, shown, size, bold=bold, ink=ink, right=right)
 
-    def _write_shown(
-        self, x: float, y: float, face: Typeface, line: str, size: float, ink: Ink
+    def write_line(
+        self,
+        x: float,
+        y: float,
+        line: str,
+        size: float,
+        *,
+        bold: bool = False,
+        ink: Ink = INK,
+        right: bool = False,
     ) -> None:
-        """A line that is visible already: wrapped lines may begin with a mark of our own."""
+        """Like ``write``, of a line that ``Typeface.wrap`` gave.
+
+        It is visible already and may begin with a mark of direction of our own,
+        which ``write`` would take for the data's and show.
+        """
+        face = self.bold if bold else self.regular
+        start = x - face.width(line, size) if right else x
         self.put(
-            f"BT {ink} rg {self.select(face, size)} {x:.2f} {y:.2f} Td "
+            f"BT {ink} rg {self.select(face, size)} {start:.2f} {y:.2f} Td "
             f"{self.text.line(face, line, size)} ET"
         )
 
@@ -196,7 +208,7 @@ class Sheet:
             self.y -= step
             x = self.margin + indent
             linked = url.startswith("https://")
-            self._write_shown(x, self.y, face, line, size, LINK if linked else ink)
+            self.write_line(x, self.y, line, size, bold=bold, ink=LINK if linked else ink)
             if linked:
                 box = (x, self.y - 2, x + face.width(line, size), self.y + size)
                 self._page.links.append((url, box))

@@ -21,6 +21,7 @@ from compliance.rules import load_pack
 from renderers.fonts import REGULAR, font_for
 from renderers.pdf_document import render_pdf
 from renderers.visible import is_hidden
+from schemas.presentation import Presentation
 from schemas.reports import Report
 from schemas.scans import Scan
 from tests.scripts import POINTED, SENTENCES
@@ -128,3 +129,18 @@ def test_poppler_reads_the_same_in_the_order_drawn(tmp_path: Path):
     )
     found = normal(told.stdout.decode())
     assert [s for s in LEFT_TO_RIGHT if normal(SENTENCES[s]) not in found] == []
+
+
+def test_a_right_to_left_domain_and_brand_carry_no_mark_on_any_page():
+    hebrew, arabic = SENTENCES["hebrew"], SENTENCES["arabic"]
+    report = report_of({"name": "a"}, domain="דוגמה.ישראל")
+    brand = Presentation(organisation=hebrew, footer=arabic, cover=True)
+    found = pdfium_text(render_pdf(report, brand))
+    assert "‹U+" not in found
+    assert normal(hebrew) in normal(found)
+    assert normal(arabic) in normal(found)
+
+
+def test_a_mark_of_direction_in_the_data_is_still_shown():
+    brand = Presentation(organisation="\u200fx")
+    assert "‹U+200F›" in normal(pdfium_text(render_pdf(report_of({"name": "a"}), brand)))
