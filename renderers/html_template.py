@@ -1,8 +1,9 @@
 """The template of the HTML page: ours, or the operator's own in a sandbox.
 
 The operator's template sees the same values, may extend ours, reads no other
-file, reaches no private attribute, cannot switch escaping off and cannot run
-for ever.  What it may use is listed here by name; the rest does not exist.
+file, reaches no private attribute and cannot switch escaping off.  Bounds on loops, calls
+and the page guard against mistakes, not malice: texts that are doubled are not counted.
+What it may use is listed here by name; the rest does not exist.
 """
 
 from __future__ import annotations
