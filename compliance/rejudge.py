@@ -133,12 +133,15 @@ def _kinds(
 
 
 def _evidence(report: Report, finding: Finding) -> Counter[tuple[str, ...]]:
-    """What a finding names, without its numbers: two scans send the same cookies in any order."""
+    """What a finding names, without its numbers: two scans send the same cookies in any order.
+
+    Never its labels: they are of the report's language, and only of the first.  A rule
+    on storage names every key.
+    """
+    if any(piece.cookie_number is None for piece in finding.evidence):
+        return Counter((key.area, key.key) for key in report.storages)
     cookies = (cookie for cookie in report.cookies if finding.rule_id in cookie.rule_ids)
-    keys = (piece for piece in finding.evidence if piece.cookie_number is None)
-    return Counter((cookie.name, cookie.domain, cookie.path) for cookie in cookies) + Counter(
-        (key.label,) for key in keys
-    )
+    return Counter((cookie.name, cookie.domain, cookie.path) for cookie in cookies)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ rules from a change of the site.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import cache
 from pathlib import Path
@@ -264,15 +265,43 @@ def load_pack(name: str, folder: Path | None = None) -> RulePack:
     once per process.  Raises InvalidSettings that lists the known packs, or names
     the file and what is wrong with it.
     """
+    return read_pack(_path_of(name, folder))
+
+
+def _path_of(name: str, folder: Path | None) -> Path:
     packs = known_packs(folder)
     if name in packs:
-        return read_pack(packs[name])
+        return packs[name]
     versions = [stem for stem in packs if stem.rpartition("-")[0] == name != ""]
     if not versions:
         ids = {stem.rpartition("-")[0] for stem in packs}
         known = ", ".join(sorted((ids | packs.keys()) - {""}))
         raise InvalidSettings(f"rule pack {name!r} is not known; known packs: {known}")
-    return read_pack(packs[max(versions, key=version_order)])
+    return packs[max(versions, key=version_order)]
+
+
+@cache
+def pack_digest(name: str, folder: Path | None = None) -> str:
+    """SHA-256 (hex) of the file of the pack ``<id>-<version>``, read once per process.
+
+    Raises InvalidSettings as ``load_pack``.
+    """
+    return hashlib.sha256(_bytes_of(_path_of(name, folder))).hexdigest()
+
+
+def load_frozen_pack(name: str, sha256: str | None, folder: Path | None = None) -> RulePack:
+    """The pack that a run was recorded with, not what has become of its file since.
+
+    ``sha256`` is None for runs of before packs were frozen by content.  Raises
+    InvalidSettings where the pack is gone or its file was edited.
+    """
+    pack = load_pack(name, folder)
+    if sha256 is not None and pack_digest(name, folder) != sha256:
+        raise InvalidSettings(
+            f"rule pack {name} was edited after it had judged scans; restore its file, and give "
+            "the edited one a version of its own"
+        )
+    return pack
 
 
 def version_order(name: str) -> tuple[int, ...]:

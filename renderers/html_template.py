@@ -1,17 +1,20 @@
 """The template of the HTML page: ours, or the operator's own in a sandbox.
 
 The operator's template sees the same values, may extend ours, reads no other
-file, reaches no private attribute and cannot switch escaping off.  Bounds on loops, calls
-and the page guard against mistakes, not malice: texts that are doubled are not counted.
-What it may use is listed here by name; the rest does not exist.
+file, reaches no private attribute, cannot switch escaping off and cannot take
+the worker's memory: rounds, calls, the work of filters and what it prints are
+counted, and every text, list and number on the way is bounded.  Slow work inside
+those bounds ends at the task's time limit.  What it may use is listed here by
+name; the rest does not exist.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from functools import cache, lru_cache
-from typing import Any
+from functools import cache, lru_cache, wraps
+from inspect import isgenerator
+from typing import Any, cast
 
 from jinja2 import (
     Environment,
@@ -23,10 +26,12 @@ from jinja2 import (
     nodes,
 )
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context
+from jinja2.runtime import BlockReference, Context, Macro, markup_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from markupsafe import Markup
+from jinja2.visitor import NodeTransformer
+from markupsafe import Markup, escape
 
+from languages.language import Language
 from renderers.html_look import TEMPLATES
 from renderers.visible import Marks, prose, visible
 from schemas.errors import InvalidSettings, RenderFailed
@@ -37,9 +42,14 @@ OURS = "report.html.j2"
 MAX_STEPS = 5_000_000
 """Rounds of loops and calls in one page; our own page of 50,000 cookies needs under 100,000."""
 
-MAX_PAGE_CHARS = 256 * 2**20
-MAX_REPEATED = 100_000
-"""Characters or items that ``*`` may make of a text or a list."""
+MAX_PAGE_CHARS = 128 * 2**20
+"""Printed for one page, what is only captured or filtered too."""
+MAX_TEXT_CHARS = 1_000_000
+"""Of any text that a template makes on its way to the page."""
+MAX_NUMBER = 10**15
+
+PER_STEP = 10
+"""A filter costs one step more for so many characters or items that it is given."""
 
 _THEIRS = "html_template"
 
@@ -51,7 +61,10 @@ _FILTERS = frozenset((
     "string", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
 ))
 # fmt: on
-_GLOBALS = frozenset(("cycler", "dict", "joiner", "namespace", "range"))
+_GLOBALS = frozenset(("cycler", "joiner", "namespace", "range"))
+_OF_LANGUAGE = frozenset(
+    ("code", "day", "moment", "number", "plural", "right_to_left", "say", "translate")
+)
 # fmt: off
 _TEXT_METHODS = frozenset((
     "capitalize", "casefold", "count", "endswith", "find", "isalnum", "isalpha", "isascii",
@@ -63,6 +76,7 @@ _TEXT_METHODS = frozenset((
 # fmt: on
 
 _steps: ContextVar[int] = ContextVar("steps of the template that is being rendered")
+_printed: ContextVar[int] = ContextVar("characters it has printed so far")
 
 
 def check_template(source: str) -> None:
@@ -87,13 +101,9 @@ def render_pieces(source: str, context: dict[str, Any]) -> Iterator[str]:
         return
     template = _their_template(source)
     _steps.set(0)
-    length = 0
+    _printed.set(0)
     try:
-        for piece in template.generate(context):
-            length += len(piece)
-            if length > MAX_PAGE_CHARS:
-                raise SecurityError(f"the page has more than {MAX_PAGE_CHARS:,} characters")
-            yield piece
+        yield from template.generate(context)
     except Exception as error:
         # Whatever their template does wrong is theirs to read about.
         raise _failed(error) from error
@@ -102,34 +112,51 @@ def render_pieces(source: str, context: dict[str, Any]) -> Iterator[str]:
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Where the operator's template runs."""
 
-    intercepted_binops = frozenset(("*", "**", "%"))
+    intercepted_binops = frozenset(("+", "*", "**", "%"))
 
     def call(self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Every call of a template passes here; the rounds of its loops too."""
-        done = _steps.get() + 1
-        if done > MAX_STEPS:
-            raise SecurityError(f"more than {MAX_STEPS:,} rounds of loops and calls")
-        _steps.set(done)
-        return super().call(__context, __obj, *args, **kwargs)
+        _spend(1)
+        made = super().call(__context, __obj, *args, **kwargs)
+        return made if isinstance(__obj, Macro | BlockReference) else _bounded(made)
 
-    def begin_round(self) -> str:
-        """Called at the start of every round of a loop, so that ``call`` counts it."""
+    def begin(self, chars: int) -> str:
+        """Called where a body starts, with the length of what it prints word for word.
+
+        So ``call`` counts rounds that print nothing, and a body is never free.
+        """
+        _print(chars)
         return ""
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Arithmetic, where a small template could ask for a huge result."""
-        if operator == "%" and isinstance(left, str):
-            raise SecurityError("texts are not formatted in a template")
-        if operator == "**" and not (abs(left) < 2**64 and abs(right) < 64):
+        """Numbers with numbers, and texts joined: nothing repeated or formatted."""
+        if operator == "+" and isinstance(left, str) and isinstance(right, str):
+            return self.concatenate(left, right)
+        for value in (left, right):
+            if not isinstance(value, int | float) or abs(value) > MAX_NUMBER:
+                raise SecurityError(f"{operator} takes numbers up to {MAX_NUMBER:,}")
+        if operator == "**" and abs(right) > 64:
             raise SecurityError("a power is too large")
-        if operator == "*":
-            for items, times in ((left, right), (right, left)):
-                if hasattr(items, "__len__") and len(items) * times > MAX_REPEATED:
-                    raise SecurityError(f"more than {MAX_REPEATED:,} repeated characters or items")
         return super().call_binop(context, operator, left, right)
 
+    def concatenate(self, *parts: Any) -> str:
+        """The operator ``~``; in a part that is escaped already the others are escaped."""
+        _spend(1 + sum(len(part) for part in parts if isinstance(part, str)) // PER_STEP)
+        joined: str = _bounded(markup_join([_plain(part) for part in parts]))
+        return joined
+
+    def listed(self, *items: Any) -> tuple[Any, ...]:
+        """A list or tuple of the template; one of itself, a few times over, outgrows any memory."""
+        for item in items:
+            inner = item if isinstance(item, tuple) else ()
+            if isinstance(item, list | dict) or any(isinstance(i, _NESTING) for i in inner):
+                raise SecurityError("lists are nested too deeply")
+        return items
+
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Of a text, only methods that cannot grow it."""
+        """Of a text, only methods that cannot grow it; of a language, what speaks."""
+        if isinstance(obj, Language) and attribute not in _OF_LANGUAGE:
+            return super().getitem(obj, attribute)
         if isinstance(obj, str) and attribute not in _TEXT_METHODS:
             return self.unsafe_undefined(obj, attribute)
         return super().getattr(obj, attribute)
@@ -151,9 +178,11 @@ def _our_template() -> Template:
 
 @cache
 def _sandbox() -> _Sandbox:
-    sandbox = _Sandbox(loader=FunctionLoader(_load_ours), autoescape=True, **_OPTIONS)
+    options = {**_OPTIONS, "finalize": _count_visible}
+    sandbox = _Sandbox(loader=FunctionLoader(_load_ours), autoescape=True, **options)
     sandbox.filters["prose"] = prose
-    sandbox.filters = {name: sandbox.filters[name] for name in sorted(_FILTERS)}
+    sandbox.filters["join"] = _join
+    sandbox.filters = {name: _bounding(sandbox.filters[name]) for name in sorted(_FILTERS)}
     sandbox.globals = {name: sandbox.globals[name] for name in sorted(_GLOBALS)}
     return sandbox
 
@@ -168,7 +197,7 @@ def _their_template(source: str) -> Template:
     try:
         tree = sandbox.parse(source, _THEIRS, _THEIRS)
         _refuse(tree)
-        _count_rounds(tree, sandbox)
+        tree = _Bounding(sandbox).visit(tree)
         code = sandbox.compile(tree, _THEIRS, _THEIRS)
     except (TemplateSyntaxError, RecursionError) as error:
         raise _failed(error) from error
@@ -196,12 +225,121 @@ def _refuse(tree: nodes.Template) -> None:
             )
 
 
-def _count_rounds(tree: nodes.Template, sandbox: _Sandbox) -> None:
-    """Begins every loop's body with a call, so that rounds without output are counted too."""
-    for loop in tree.find_all(nodes.For):
-        step = nodes.Call(nodes.EnvironmentAttribute("begin_round"), [], [], None, None)
-        counted = nodes.Output([step], lineno=loop.lineno)
-        loop.body.insert(0, counted.set_lineno(loop.lineno).set_environment(sandbox))
+class _Bounding(NodeTransformer):
+    """Leads what could grow or go on for ever through the sandbox's counters."""
+
+    def __init__(self, sandbox: _Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        """A round of a loop."""
+        return self._counting(node)
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
+        """A call of a macro."""
+        return self._counting(node)
+
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
+        """What ``caller()`` prints."""
+        return self._counting(node)
+
+    def visit_Block(self, node: nodes.Block) -> nodes.Node:
+        """A block, which may be called again and again."""
+        return self._counting(node)
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        """The operator ``~``."""
+        self.generic_visit(node)
+        return self._call("concatenate", node.nodes, node)
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        """A list, as a tuple."""
+        self.generic_visit(node)
+        return self._call("listed", node.items, node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        """A tuple that is read, not one of names to assign to."""
+        self.generic_visit(node)
+        return self._call("listed", node.items, node) if node.ctx == "load" else node
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
+        """Nothing needs one."""
+        raise TemplateSyntaxError("dicts are refused", node.lineno)
+
+    def _counting(self, node: Any) -> nodes.Node:
+        printed = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
+        self.generic_visit(node)
+        first = nodes.Output([self._call("begin", [nodes.Const(printed)], node)])
+        node.body.insert(0, first.set_lineno(node.lineno).set_environment(self._sandbox))
+        return cast(nodes.Node, node)
+
+    def _call(self, name: str, arguments: list[Any], of: nodes.Node) -> nodes.Call:
+        made = nodes.Call(nodes.EnvironmentAttribute(name), arguments, [], None, None)
+        made.set_lineno(of.lineno).set_environment(self._sandbox)
+        return made
+
+
+_NESTING = (list, tuple, dict)
+
+
+def _spend(steps: int) -> None:
+    done = _steps.get() + steps
+    if done > MAX_STEPS:
+        raise SecurityError(f"more than {MAX_STEPS:,} rounds of loops and calls")
+    _steps.set(done)
+
+
+def _print(chars: int) -> None:
+    printed = _printed.get() + chars
+    if printed > MAX_PAGE_CHARS:
+        raise SecurityError(f"the page has more than {MAX_PAGE_CHARS:,} characters")
+    _printed.set(printed)
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > MAX_TEXT_CHARS:
+        raise SecurityError(f"a text of more than {MAX_TEXT_CHARS:,} characters")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A value that becomes text: never a list, whose text may be longer than it looks."""
+    if isinstance(value, _NESTING):
+        raise SecurityError("a list is not printed; join it, or take a part of it")
+    return value
+
+
+def _bounding(made: Any) -> Any:
+    """The same filter, with its work counted and what it makes bounded."""
+
+    @wraps(made)  # with the library's marks of what it wants to be passed
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        sized = (len(value) for value in args if isinstance(value, str | tuple | list | range))
+        _spend(1 + max(sized, default=0) // PER_STEP)
+        result = made(*args, **kwargs)
+        return _counted(result) if isgenerator(result) else _bounded(result)
+
+    return bounded
+
+
+def _counted(items: Iterable[Any]) -> Iterator[Any]:
+    for item in items:
+        _spend(1)
+        yield item
+
+
+def _join(items: Iterable[Any], separator: str = "") -> str:
+    """Texts in a row, escaped where they are not yet."""
+    room = MAX_TEXT_CHARS
+    parts: list[Markup] = []
+    for place, item in enumerate(_counted(items)):
+        if place and separator:
+            parts.append(escape(separator))
+        parts.append(escape(_plain(item)))
+        room -= len(parts[-1]) + len(separator)
+        if room < 0:
+            raise SecurityError(f"a text of more than {MAX_TEXT_CHARS:,} characters")
+    return Markup("").join(parts)
 
 
 def _failed(error: BaseException) -> RenderFailed:
@@ -226,6 +364,12 @@ def _make_visible(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, Markup):
         return value if value.isascii() and value.isprintable() else visible(value, Marks())
     return value
+
+
+def _count_visible(value: Any) -> Any:
+    shown = _make_visible(_plain(value))
+    _print(len(shown) if isinstance(shown, str) else 0)
+    return shown
 
 
 _OPTIONS: dict[str, Any] = {

@@ -42,6 +42,9 @@ class FrozenInputs(msgspec.Struct, frozen=True, kw_only=True):
 
     language: str
     rule_pack: str
+    rule_pack_sha256: str | None = None
+    """Digest of the pack's file: a pack that is edited in place judges nothing that it judged
+    before.  None for runs recorded before packs were frozen by content."""
     presentation: str | None = None
     """Digest of the look it was recorded with; None for the plain one."""
     previous_scan_id: str | None = None

@@ -55,6 +55,7 @@ class RunDefaults:
     formats: tuple[Format, ...]
     language: str
     rule_pack: str
+    rule_pack_sha256: str | None = None
     domain_languages: tuple[tuple[str, str], ...] = ()
     """Globs of domains with the language of their runs; the first that matches wins."""
     presentation: Presentation = PLAIN
@@ -364,6 +365,7 @@ def _freeze(defaults: RunDefaults, domain: str | None, presentation: str | None)
     return FrozenInputs(
         language=defaults.language_of(domain),
         rule_pack=defaults.rule_pack,
+        rule_pack_sha256=defaults.rule_pack_sha256,
         presentation=presentation,
     )
 

@@ -193,6 +193,8 @@ class RenderedReport:
     size_bytes: int
     sha256: str
     rule_pack: str
+    content_sha256: str
+    """Of the Report that it shows."""
     render_ms: float
 
 
@@ -220,6 +222,7 @@ def _ready(report: RenderedReport, now: datetime) -> dict[str, Any]:
         "size_bytes": report.size_bytes,
         "sha256": report.sha256,
         "rule_pack": report.rule_pack,
+        "content_sha256": report.content_sha256,
         "render_ms": report.render_ms,
         "error": None,
         "ready_at": now,

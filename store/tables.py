@@ -150,6 +150,7 @@ reports = Table(
     Column("size_bytes", Integer),
     Column("sha256", String(64)),
     Column("rule_pack", String(128)),
+    Column("content_sha256", String(64)),  # of the Report it shows; null: made before this was kept
     Column("render_ms", Float),
     Column("error", Text),
     Column("created_at", Utc, nullable=False),

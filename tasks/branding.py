@@ -25,8 +25,10 @@ from pathlib import Path
 
 import msgspec
 
-from schemas.errors import InvalidSettings
+from schemas.errors import InvalidSettings, RenderFailed
 from schemas.presentation import PLAIN, Presentation
+from schemas.reports import Format
+from schemas.scans import decode_scan
 
 MAX_FILE_BYTES = 64 * 1024
 MAX_LOGO_BYTES = 512 * 1024
@@ -36,6 +38,20 @@ MAX_TEXT_BYTES = 256 * 1024
 """Of the template and of the stylesheet."""
 MAX_CHARACTERS = {"organisation": 120, "footer": 300}
 """What fits on a cover, and in one line at the foot of a page."""
+
+SAMPLE_PACK = "eu-baseline"
+SAMPLE = msgspec.json.encode(
+    {
+        "scan_id": "00000000-0000-4000-8000-000000000000",
+        "domain": "example.org",
+        "page_count": 1,
+        "pages_visited": ["https://example.org/"],
+        "cookies": [{"name": "a", "domain": "example.org", "category": "advertising",
+                     "set_after_accept": False, "cookie_duration": "3 years"}],
+        "storages": {"localStorage": {"b": "c"}},
+    }
+)  # fmt: skip
+"""A scan with something for every section of a report, to try a brand on."""
 
 KINDS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
 
@@ -69,7 +85,7 @@ def read_presentation(path: Path | None, *, csv_bom: bool = False) -> Presentati
         raise _refusal(
             path, "accent", f'{brand.accent!r} is no colour; write it as #rrggbb, such as "#1f3a5f"'
         )
-    return Presentation(
+    presentation = Presentation(
         organisation=brand.organisation.strip(),
         footer=brand.footer.strip(),
         accent=brand.accent.lower(),
@@ -79,6 +95,25 @@ def read_presentation(path: Path | None, *, csv_bom: bool = False) -> Presentati
         stylesheet=_read_text(path, "stylesheet", brand.stylesheet),
         csv_bom=csv_bom,
     )
+    _try_out(path, presentation)
+    return presentation
+
+
+def _try_out(path: Path, presentation: Presentation) -> None:
+    """Render a small report with it: an unknown name in a template shows only then."""
+    from compliance.assess import Bounds, assess  # heavy, and few have a brand
+    from compliance.rules import load_pack
+    from renderers.registry import render
+
+    scan = decode_scan(SAMPLE)
+    bounds = Bounds(max_cookies=10, max_string_bytes=1024)
+    pack = load_pack(SAMPLE_PACK)
+    report = assess(scan, scan_sha256="0" * 64, pack=pack, previous=scan, bounds=bounds)
+    for name in (Format.HTML, Format.PDF):
+        try:
+            render(report, name, presentation)
+        except RenderFailed as error:
+            raise InvalidSettings(f"brand file {path} spoils the {name} report: {error}") from error
 
 
 def _decode(path: Path) -> _Brand:

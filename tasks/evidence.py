@@ -63,10 +63,10 @@ def _load(parts: Wiring, scan_id: str, language: str | None) -> Run:
 
 
 def _stored(parts: Wiring, run: Run) -> dict[Format, bytes]:
-    """This run's artifacts that are in the store as they were recorded.
+    """This run's artifacts that are in the store as they were recorded, all of one judgement.
 
-    None at all without the JSON report: it alone says which judgement the others
-    show, and all of a bundle must be of one.
+    That of the JSON report, which is the one that ``verify`` can read: an artifact
+    that shows another Report, or was made before that was kept, is left out.
     """
     with parts.ledger.read() as connection:
         rows = runs.reports_of_run(connection, run)
@@ -83,7 +83,10 @@ def _stored(parts: Wiring, run: Run) -> dict[Format, bytes]:
             found[name] = data
         else:
             log.warning("artifact_not_as_recorded", run_id=run.run_id, format=name.value)
-    return found if Format.JSON in found else {}
+    if Format.JSON not in found:
+        return {}
+    judgement = content_digest(found[Format.JSON])
+    return {name: data for name, data in found.items() if rows[name]["content_sha256"] == judgement}
 
 
 def _render(parts: Wiring, run: Run, formats: list[Format]) -> dict[Format, bytes]:

@@ -13,7 +13,6 @@ import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from compliance.rules import load_pack
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable, PermanentError, TransientError
 from schemas.events import EventType
@@ -32,7 +31,7 @@ from tasks.reports import assessed_report
 from tasks.retrying import retry_soon
 from tasks.telling import plan
 from tasks.violations import follow_violations
-from tasks.wiring import Wiring
+from tasks.wiring import Wiring, frozen_pack
 
 log = structlog.get_logger("tasks.finish")
 
@@ -168,7 +167,7 @@ def _derive(
         return None, derive_without_report(run, missing, "no format could be rendered")
     try:
         report = assessed_report(parts, run)
-        pack = load_pack(run.inputs.rule_pack, parts.settings.rule_packs_dir)
+        pack = frozen_pack(parts, run.inputs)
     except PermanentError as error:
         return None, derive_without_report(run, missing, str(error))
     oddities = find_oddities(parts, run, report)

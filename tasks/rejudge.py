@@ -14,7 +14,7 @@ import structlog
 
 from compliance.assess import Bounds, assess
 from compliance.rejudge import LawChange, SiteChange, compare_judgements, compare_scans
-from compliance.rules import RulePack, load_pack
+from compliance.rules import RulePack, load_frozen_pack
 from schemas.errors import InvalidSettings, PermanentError
 from schemas.reports import Report
 from schemas.runs import FrozenInputs
@@ -109,7 +109,7 @@ def _site_change(
 def _own_pack(material: _Material, settings: Settings) -> RulePack:
     name = material[1].rule_pack
     try:
-        return load_pack(name, settings.rule_packs_dir)
+        return load_frozen_pack(name, material[1].rule_pack_sha256, settings.rule_packs_dir)
     except InvalidSettings as error:
         raise _Unjudgeable(f"it was judged by {name}: {error}") from error
 

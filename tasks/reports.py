@@ -13,12 +13,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from compliance.assess import Bounds, assess
-from compliance.rules import load_pack
 from renderers.registry import RENDERERS, render
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import NotFound, PermanentError, RenderFailed, TransientError
@@ -32,7 +32,7 @@ from store.presentations import load_presentation
 from tasks import wiring
 from tasks.app import RENDER_REPORT, app
 from tasks.retrying import retry_soon
-from tasks.wiring import Wiring
+from tasks.wiring import Wiring, frozen_pack
 
 log = structlog.get_logger("tasks.reports")
 
@@ -158,7 +158,7 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
         report = assess(
             decode_scan(run.data),
             scan_sha256=run.data_sha256,
-            pack=load_pack(run.inputs.rule_pack, parts.settings.rule_packs_dir),
+            pack=frozen_pack(parts, run.inputs),
             previous=previous,
             history=run.inputs.history,
             language=run.inputs.language,
@@ -199,16 +199,21 @@ def frozen_presentation(parts: Wiring, run: Run) -> Presentation:
     return _presentations[digest]
 
 
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
 def artifact_key(run: Run, scan_id: str, name: Format) -> str:
     """Where an artifact lies in the store.
 
-    The scan's content is part of it, and so is a presentation that is not plain:
-    the same scan id sent again with other content, or run again under another
-    brand, must never land on, or under, what a slow earlier run is writing.
+    Whatever the bytes are a function of is part of it, the scan's content and all
+    frozen inputs: the same scan id sent again with other content, or run again
+    under another brand or rule pack or after another scan, must never land on, or
+    under, what a slow earlier run is writing.
     """
-    look = "" if run.inputs.presentation is None else f".{run.inputs.presentation[:8]}"
-    suffix = f"{look}{RENDERERS[name].suffix}"
-    return f"{scan_id}/{run.data_sha256[:12]}/report.{run.inputs.language}{suffix}"
+    inputs = msgspec.structs.replace(run.inputs, language="")  # the name says it, to be read
+    frozen = hashlib.sha256(_encoder.encode(inputs)).hexdigest()
+    folder = f"{scan_id}/{run.data_sha256[:12]}-{frozen[:12]}"
+    return f"{folder}/report.{run.inputs.language}{RENDERERS[name].suffix}"
 
 
 def _render_one(
@@ -235,6 +240,7 @@ def _render_one(
         size_bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         rule_pack=f"{report.identity.rule_pack}@{report.identity.rule_pack_version}",
+        content_sha256=report.content_sha256,
         render_ms=spent_ms,
     )
 

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 import structlog
 from sqlalchemy import Connection
 
-from compliance.rules import load_pack
 from compliance.violations import Changes, Look, follow
 from schemas.events import EventType
 from schemas.notifications import VARIANTS, ArtifactLink, Fact, FindingSummary, Notification
@@ -25,7 +24,7 @@ from schemas.runs import Run
 from schemas.violations import Violation
 from store.violations import save_violations, take_turn, violations_of
 from tasks.derive import MAX_FINDINGS, MAX_TEXT_BYTES, whole
-from tasks.wiring import Wiring
+from tasks.wiring import Wiring, frozen_pack
 
 log = structlog.get_logger("tasks.violations")
 
@@ -72,7 +71,7 @@ def follow_violations(
         return []
     look = Look(
         report=report,
-        pack=load_pack(run.inputs.rule_pack, parts.settings.rule_packs_dir),
+        pack=frozen_pack(parts, run.inputs),
         finished_at=finished_at,
         now=parts.clock(),
         severity=parts.settings.violation_severity,

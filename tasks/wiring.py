@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from compliance.rules import load_pack
+from compliance.rules import RulePack, load_frozen_pack, load_pack, pack_digest
 from languages.language import load_language
 from schemas.errors import InvalidSettings
 from schemas.notifications import ChannelKind
+from schemas.runs import FrozenInputs
 from schemas.settings import Settings, environment_name, load_settings
 from store.artifacts import ArtifactStore
 from store.events import RunDefaults
@@ -86,6 +87,7 @@ class Wiring:
             formats=settings.formats,
             language=settings.language,
             rule_pack=pack.name,
+            rule_pack_sha256=pack_digest(pack.name, settings.rule_packs_dir),
             domain_languages=settings.domain_languages,
             presentation=read_presentation(settings.branding, csv_bom=settings.csv_bom),
         )
@@ -112,6 +114,12 @@ def _check_language(setting: str, code: str) -> None:
         load_language(code)
     except InvalidSettings as error:
         raise InvalidSettings(f"{environment_name(setting)}: {error}") from error
+
+
+def frozen_pack(parts: Wiring, inputs: FrozenInputs) -> RulePack:
+    """The pack that a run's inputs name.  Raises InvalidSettings if it is gone or was edited."""
+    folder = parts.settings.rule_packs_dir
+    return load_frozen_pack(inputs.rule_pack, inputs.rule_pack_sha256, folder)
 
 
 def wire(settings: Settings) -> Wiring:

@@ -695,7 +695,7 @@ def start(ledger: Ledger, run: Run, *formats: Format, max_tries: int = 2) -> run
 
 def rendered(name: Format, sha256: str = "ab") -> RenderedReport:
     key = f"key/{name.value}"
-    return RenderedReport(name, key, f"/files/{key}", 1234, sha256, "eu-baseline 1", 12.5)
+    return RenderedReport(name, key, f"/files/{key}", 1234, sha256, "eu-baseline 1", "c" * 64, 12.5)
 
 
 def test_starts_are_counted_per_format_and_poison_is_given_up(ledger: Ledger) -> None:

@@ -20,7 +20,7 @@ from store.bundles import Bundle, content_digest, verify_bundle
 from store.plain_zip import read_entries
 from store.runs import settle_dead
 from store.signing_keys import SigningKey
-from tasks import evidence
+from tasks import evidence, reports
 from tasks.evidence import make_bundle
 from tasks.on_demand import render_on_demand
 from tasks.reports import render_formats
@@ -155,11 +155,27 @@ def test_reports_of_two_judgements_are_not_mixed(
         connection.execute(
             update(tables.reports)
             .where(tables.reports.c.format == "json")
-            .values(sha256=hashlib.sha256(other).hexdigest())
+            .values(sha256=hashlib.sha256(other).hexdigest(), content_sha256=content_digest(other))
         )
     with pytest.raises(InvalidBundle, match="--language en --format pdf --format html") as said:
         make_bundle(parts, scan_id, KEY)
     assert f"scanherald render {scan_id}" in str(said.value)
+
+
+def test_a_stored_report_of_another_judgement_is_rendered_anew_though_none_is_missing(
+    parts: Any, make_parts: Any, rendered: dict[str, bytes], scan_id: str
+) -> None:
+    """All five are there, and two of them were rendered with other bounds in between."""
+    render_on_demand(parts, scan_id, [Format.XLSX])
+    narrow = make_parts(max_cookies=1)
+    reports._assessed.clear()  # as another process, with its own settings, would have none
+    changed = render_on_demand(narrow, scan_id, [Format.PDF, Format.HTML])
+    reports._assessed.clear()
+    assert parts.artifacts.get(changed.made[0].artifact_key) != rendered["pdf"]
+    files = files_of(make_bundle(parts, scan_id, KEY))
+    assert files["report.pdf"] == rendered["pdf"]
+    assert files["report.html"] == rendered["html"]
+    assert files["report.json"] == rendered["json"]
 
 
 def test_reports_of_an_earlier_run_are_not_taken_for_those_of_the_newest(

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import delete
 
 from cli import processes
+from compliance.rules import PACKS, load_pack, pack_digest
 from renderers.registry import RENDERERS, Renderer
 from schemas.errors import InvalidSettings
 from schemas.presentation import Presentation, encode_presentation
@@ -119,10 +121,59 @@ def test_two_looks_of_one_scan_never_share_an_artifact(
         parts = make_parts(**({"branding": brand(name)} if name else {}))
         run = load(parts, record(parts, make_scan(), id=f"event {name}"))
         keys.append(reports.artifact_key(run, str(run.scan_id), Format.PDF))
-    plain, first, second = keys
-    assert plain.endswith("/report.en.pdf")
-    assert len({plain, first, second}) == 3
-    assert first.rpartition("/")[0] == second.rpartition("/")[0] == plain.rpartition("/")[0]
+    assert len(set(keys)) == 3
+    assert all(key.startswith(f"{run.scan_id}/") for key in keys)
+    assert all(key.endswith("/report.en.pdf") for key in keys)
+
+
+def test_a_scan_judged_by_another_pack_never_shares_an_artifact(
+    make_parts: Any, own_packs: Any, record: Any, make_scan: Any
+) -> None:
+    """A slow run of the first event must not write under what the second has made."""
+    keys = []
+    for version in ("1", "2"):
+        parts = make_parts(rule_packs_dir=own_packs("acme", "1", "2"), rule_pack=f"acme-{version}")
+        run = load(parts, record(parts, make_scan(), id=f"event {version}"))
+        keys += [reports.artifact_key(run, str(run.scan_id), name) for name in Format]
+    assert len(set(keys)) == 2 * len(Format)
+
+
+def test_a_pack_that_was_edited_judges_nothing_that_it_judged_before(
+    make_parts: Any, own_packs: Any, record: Any, make_scan: Any
+) -> None:
+    folder = own_packs("acme", "1")
+    parts = make_parts(rule_packs_dir=folder, rule_pack="acme")
+    run = load(parts, record(parts, make_scan()))
+    assert reports.assessed_report(parts, run).identity.rule_pack == "acme"
+    path = folder / "acme-1.json"
+    path.write_bytes(path.read_bytes().replace(b"Cookies without", b"Cookies with no"))
+    forget_packs()
+    reports._assessed.clear()
+    with pytest.raises(InvalidSettings, match="acme-1 was edited after it had judged scans"):
+        reports.assessed_report(parts, run)
+
+
+@pytest.fixture
+def own_packs(tmp_path: Path) -> Any:
+    """A folder of packs of the operator's own: the shipped one under other names."""
+
+    def write(name: str, *versions: str) -> Path:
+        folder = tmp_path / "packs"
+        folder.mkdir(exist_ok=True)
+        shipped = msgspec.json.decode(next(PACKS.glob("eu-baseline-*.json")).read_bytes())
+        for version in versions:
+            pack = {**shipped, "id": name, "version": version}
+            (folder / f"{name}-{version}.json").write_bytes(msgspec.json.encode(pack))
+        return folder
+
+    yield write
+    forget_packs()
+
+
+def forget_packs() -> None:
+    """As another process, which has read none yet."""
+    load_pack.cache_clear()
+    pack_digest.cache_clear()
 
 
 def test_a_report_that_is_known_in_one_language_is_made_anew_in_another(

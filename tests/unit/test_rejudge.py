@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import update
 
 from compliance.assess import Bounds, assess
+from compliance.judging import MAX_EVIDENCE
 from compliance.rejudge import ChangeKind, LawSummary, compare_judgements, compare_scans
 from compliance.rules import PACKS, RulePack, decode_pack, load_pack
 from schemas.reports import Report, Severity
@@ -51,12 +52,15 @@ STRICTER = pack_of(
 )
 
 
-def judged(data: bytes, pack: RulePack, previous: bytes | None = None) -> Report:
+def judged(
+    data: bytes, pack: RulePack, previous: bytes | None = None, language: str = "en"
+) -> Report:
     return assess(
         decode_scan(data),
         scan_sha256=str(hash(data)),
         pack=pack,
         previous=None if previous is None else decode_scan(previous),
+        language=language,
         bounds=BOUNDS,
     )
 
@@ -157,6 +161,22 @@ def test_the_same_cookies_in_another_order_are_no_change_by_site(
         judged(make_scan(1), BASELINE), judged(json.dumps(scan).encode(), BASELINE)
     )
     assert change.changed == ()
+
+
+def test_another_language_of_the_report_is_no_change_and_other_keys_beyond_the_evidence_are(
+    make_scan: Callable[..., bytes],
+) -> None:
+    def keys(last: str) -> bytes:
+        names = [f"key-{number}" for number in range(MAX_EVIDENCE + 5)]
+        return make_scan(storages={"localStorage": dict.fromkeys([*names, last], "v")})
+
+    before, french = judged(keys("a"), BASELINE), judged(keys("a"), BASELINE, language="fr")
+    assert before.findings[0].title != french.findings[0].title
+    assert compare_scans(before, french).changed == ()
+    changed = compare_scans(before, judged(keys("b"), BASELINE)).changed
+    assert [(pair.rule_id, pair.kinds) for pair in changed] == [
+        ("storage.keys-present", (ChangeKind.EVIDENCE,))
+    ]
 
 
 def test_a_summary_adds_up_scans_rules_and_points(make_scan: Callable[..., bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 
 import msgspec
 import pytest
@@ -121,7 +122,64 @@ def test_an_attack_in_a_template_fails_the_format_and_names_the_line(report, att
 def test_a_page_without_end_is_stopped(report, monkeypatch):
     monkeypatch.setattr(html_template, "MAX_PAGE_CHARS", 10_000)
     with pytest.raises(RenderFailed, match="10,000 characters"):
-        render(report, "{% for a in range(9999) %}{{ 'x' * 100 }}{% endfor %}")
+        render(report, "{% for a in range(9999) %}{{ organisation }}0123456789{% endfor %}")
+
+
+CAPTURED = {
+    "set": "{% set text %}PIECES{% endset %}",
+    "filter": "{% filter upper %}PIECES{% endfilter %}",
+    "macro": "{% macro f() %}PIECES{% endmacro %}{% set text = f() %}",
+    "call": "{% macro f() %}{{ caller() }}{% endmacro %}{% set text %}"
+    "{% call f() %}PIECES{% endcall %}{% endset %}",
+    "block": "{% set text %}{% for a in range(200) %}{{ self.b() }}{% endfor %}{% endset %}"
+    "{% if false %}{% block b %}PIECES{% endblock %}{% endif %}",
+}
+
+
+@pytest.mark.parametrize("pieces", [
+    "{% for b in range(9999) %}0123456789{% endfor %}",
+    "{% for b in range(9999) %}{{ report.identity.domain }}{% endfor %}",
+])  # fmt: skip
+@pytest.mark.parametrize("capture", CAPTURED)
+def test_what_is_never_shown_counts_too(report, capture, pieces, monkeypatch):
+    monkeypatch.setattr(html_template, "MAX_PAGE_CHARS", 10_000)
+    with pytest.raises(RenderFailed, match="10,000 characters"):
+        render(report, CAPTURED[capture].replace("PIECES", pieces))
+
+
+GROWING = {
+    "joined texts": "{% set n = namespace(t='x' | upper) %}{% for a in range(60) %}"
+    "{% set n.t = n.t ~ n.t %}{% endfor %}",
+    "added texts": "{% set n = namespace(t='x' | upper) %}{% for a in range(60) %}"
+    "{% set n.t = n.t + n.t %}{% endfor %}",
+    "joined by a long text": "{% set n = namespace(t='x,y') %}{% for a in range(60) %}"
+    "{% set n.t = n.t | list | join(n.t) %}{% endfor %}",
+    "captured texts": "{% set n = namespace(t='x') %}{% for a in range(60) %}"
+    "{% set t %}{{ n.t }}{{ n.t }}{% endset %}{% set n.t = t %}{% endfor %}",
+    "macros that double": "{% macro f(n) %}{% if n %}{% set t = f(n - 1) %}{{ t }}{{ t }}"
+    "{% else %}xxxxxxxx{% endif %}{% endmacro %}{{ f(60) }}",
+    "replaced texts": "{% set n = namespace(t='xx') %}{% for a in range(60) %}"
+    "{% set n.t = n.t | replace('x', n.t) %}{% endfor %}",
+    "nested lists": "{% set n = namespace(t=[1]) %}{% for a in range(60) %}"
+    "{% set n.t = [n.t, n.t] %}{% endfor %}{{ n.t }}",
+    "added lists": "{% set n = namespace(t=[1]) %}{% for a in range(60) %}"
+    "{% set n.t = n.t + n.t %}{% endfor %}",
+    "squared numbers": "{% set n = namespace(t=9) %}{% for a in range(60) %}"
+    "{% set n.t = n.t * n.t %}{% endfor %}{{ n.t }}",
+    "chained filters": "{% for a in range(4000000) | list | map('string') | list %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("growth", GROWING)
+def test_nothing_grows_beyond_its_bound(report, growth):
+    """With the real bounds: all are refused within a fraction of the memory they ask for."""
+    tracemalloc.start()
+    try:
+        with pytest.raises((RenderFailed, InvalidSettings)):
+            render(report, GROWING[growth])
+        assert tracemalloc.get_traced_memory()[1] < 600 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_refusal_of_safe_says_why():
