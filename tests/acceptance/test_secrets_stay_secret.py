@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -323,14 +324,30 @@ def send_directly(service: Any, operator: Operator, *arguments: str) -> None:
 
 
 def lock_out_for_a_while(service: Any) -> None:
-    """The server takes another password than ours, until every part has met that."""
+    """The server takes another password than ours, until the parts have met that.
+
+    Seldom a worker says nothing of it within a minute; it has to work again afterwards, which
+    the caller asks, but is not waited for: what it might write down is the same.
+    """
     with closing(service.redis()) as client:
         client.config_set("requirepass", "changed")
         client.client_kill_filter(skipme=True)
-        for part in ("listener", "worker", "beat"):
-            log = service.folder / "logs" / f"{part}.log"
-            service.wait(lambda log=log: "invalid username-password" in log.read_text())
+        logs = {part: service.folder / "logs" / f"{part}.log" for part in PARTS}
+        give_up = time.monotonic() + 20
+        service.wait(
+            lambda: (
+                met_another_password(logs["listener"], logs["beat"])
+                and (met_another_password(logs["worker"]) or time.monotonic() > give_up)
+            )
+        )
         client.config_set("requirepass", REDIS)
+
+
+PARTS = ("listener", "worker", "beat")
+
+
+def met_another_password(*logs: Path) -> bool:
+    return all("invalid username-password" in log.read_text() for log in logs)
 
 
 def count_done(service: Any) -> int:
