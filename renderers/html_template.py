@@ -156,13 +156,15 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Of a text, only methods that cannot grow it; of a language, what speaks."""
         if isinstance(obj, Language) and attribute not in _OF_LANGUAGE:
-            return super().getitem(obj, attribute)
+            return obj[attribute]
         if isinstance(obj, str) and attribute not in _TEXT_METHODS:
             return self.unsafe_undefined(obj, attribute)
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """As getattr where an attribute is named."""
+        if isinstance(obj, Language):
+            return obj[argument]  # never an attribute, as jinja2 would try next
         if isinstance(obj, str) and isinstance(argument, str):
             return self.getattr(obj, argument)
         return super().getitem(obj, argument)

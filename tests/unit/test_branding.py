@@ -203,6 +203,20 @@ def test_a_text_that_cannot_be_used_is_refused(
     assert f"{key}: file {words}" in said
 
 
+@pytest.mark.parametrize(("key", "content", "why"), [
+    ("stylesheet", b"a{}</style><script>", "style"),
+    ("html_template", b"one\n{{ report.nothing }}", "line 2"),
+])  # fmt: skip
+def test_a_brand_that_would_spoil_every_report_is_refused_at_the_start(
+    write: Any, key: str, content: bytes, why: str
+) -> None:
+    path = write(f'{key} = "own.file"', **{"own.file": content})
+    said = refused(path)
+    assert str(path) in said
+    assert "spoils the html report" in said
+    assert why in said
+
+
 def test_a_missing_brand_file_names_the_setting(tmp_path: Path) -> None:
     said = refused(tmp_path / "gone.toml")
     assert said.startswith("SCANHERALD_BRANDING: cannot read ")

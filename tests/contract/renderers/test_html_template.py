@@ -166,6 +166,8 @@ GROWING = {
     "{% set n.t = n.t + n.t %}{% endfor %}",
     "squared numbers": "{% set n = namespace(t=9) %}{% for a in range(60) %}"
     "{% set n.t = n.t * n.t %}{% endfor %}{{ n.t }}",
+    "the library behind a number": "{{ t.decimal }}",
+    "the library behind a number, by item": "{{ t['decimal'] }}",
     "chained filters": "{% for a in range(4000000) | list | map('string') | list %}{% endfor %}",
 }
 
