@@ -42,6 +42,8 @@ on in the environment), so one call ends within a minute, far below a task's sof
 LEFTOVER = re.compile(r".+#[0-9]+")
 """The name under which the library writes before it renames; it refuses keys that look so."""
 
+ADDRESS_AND_TIME = re.compile(r"Error performing ([A-Z]+) \S+ in \S+ - ")
+
 
 class ArtifactStore:
     """Artifacts by key, such as ``<scan id>/report.en.pdf``.
@@ -189,6 +191,10 @@ def _translated(key: str) -> Iterator[None]:
 
 
 def _said(error: BaseException | None) -> str:
-    """The library's words in one bounded line, without its dump of inner structures."""
+    """The library's words in one bounded line: what was answered, and no more than that.
+
+    Its dump of inner structures goes, and so do the address and the microseconds,
+    which are no help and would push the server's own word out of the bound.
+    """
     said, _, _ = str(error).partition("\n\nDebug source")
-    return " ".join(said.split())[:400]
+    return ADDRESS_AND_TIME.sub(r"\1: ", " ".join(said.split()))[:400]

@@ -186,6 +186,7 @@ def test_a_bucket_that_refuses_our_key_ends_the_run_dead_and_says_so(
     assert reason.startswith("gave up after 2 attempts: ")
     assert "403 Forbidden" in reason
     assert "SignatureDoesNotMatch" in reason
+    assert "http://" not in reason, "the same fault reads the same: no address, no duration"
     assert "hunter2" not in reason + service.last_words()
     assert service.runs()[0]["state"] == "dead"
 
