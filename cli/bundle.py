@@ -83,9 +83,11 @@ def verify_command(
     trusted = None if key is None else _read_public(key)
     try:
         verified = verify_bundle(_read(bundle), trusted)
-    except InvalidBundle as error:
+    except PermanentError as error:  # not valid, or not to be read
         if not as_json:
-            raise InvalidBundle(f"{bundle} is not valid: {error}") from error
+            if isinstance(error, InvalidBundle):
+                raise InvalidBundle(f"{bundle} is not valid: {error}") from error
+            raise
         print_json({"valid": False, "error": str(error)})
         raise typer.Exit(1) from error
     if as_json:

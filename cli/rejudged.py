@@ -281,6 +281,8 @@ def _told(pair: Mapping[str, Any] | None) -> str:
 def _in_short(found: Collected) -> str:
     sums = found.summary
     which = "scans" if found.selection.every else "scans, the latest of each domain,"
+    if not sums.scans and not found.skipped:
+        return "No recorded scan is selected: widen --since, --until or --domain."
     text = f"{sums.scans:,} {which} judged again by {cell(found.pack)}: "
     if not sums.changed:
         return text + "nothing changes."

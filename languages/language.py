@@ -141,7 +141,8 @@ def load_language(code: str) -> Language:
     except (UnknownLocaleError, ValueError) as error:
         raise InvalidSettings(_unknown(code)) from error
     path = CATALOGUES / f"{locale.language}.po"
-    if not _CODE.fullmatch(code) or locale.language not in known_languages():
+    respelt = str(locale) != code.replace("-", "_")  # babel takes deu, and de-Latn, for de
+    if not _CODE.fullmatch(code) or respelt or locale.language not in known_languages():
         raise InvalidSettings(_unknown(code))
     try:
         with path.open("rb") as file:

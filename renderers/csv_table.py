@@ -89,8 +89,13 @@ def _disarm(text: str) -> str:
 
 def _starts_formula(text: str) -> bool:
     # NFKC folds the full-width and small variants that spreadsheets accept too.
-    start = next((char for char in text if not (char.isspace() or is_hidden(ord(char)))), "")
+    # After a break that we do not make, a quote opens a cell and is no part of it.
+    start = next((char for char in text if not _is_skipped(char)), "")
     return unicodedata.normalize("NFKC", start)[:1] in _FORMULA if start else False
+
+
+def _is_skipped(char: str) -> bool:
+    return char == '"' or char.isspace() or is_hidden(ord(char))
 
 
 def _escape(char: str) -> str:

@@ -25,6 +25,7 @@ from schemas.reports import ConsentCount, Report, Severity
 
 MAX_DOMAIN_SIZE = 27.0
 MIN_DOMAIN_SIZE = 13.0
+MAX_DOMAIN_LINES = 8
 HELD_REASONS = 3
 """Limits that page one repeats; the section on limits has all."""
 
@@ -97,18 +98,22 @@ def _entry(sheet: Sheet, key: str, title: str, number: int | None = None) -> Non
         sheet.write(MARGIN + 18, sheet.y + 3.5, str(number), 8.5, ink=GREY, right=True)
     face = sheet.regular if number is not None else sheet.bold
     room = sheet.text_width - indent - 40
-    shown = face.wrap(face.show(prose(title)), 8.5, room)[0]
+    (shown,) = face.clip(face.show(prose(title)), 8.5, room)
     sheet.write_line(MARGIN + indent, sheet.y + 3.5, shown, 8.5, bold=number is None)
     sheet.page_number_of(key, end, sheet.y + 3.5)
     sheet.link(key, sheet.y, height)
 
 
 def _domain_lines(sheet: Sheet, report: Report, most: float) -> tuple[list[str], float]:
-    """The domain as large as it fits, at most ``most`` points, over lines where it must."""
+    """The domain as large as it fits, at most ``most`` points, over lines where it must.
+
+    A name of hidden characters is many times its length in marks: it is cut here, for it
+    would fill the page, and stands whole among the facts of the scan.
+    """
     domain = sheet.bold.show(report.identity.domain)
     wide = sheet.bold.width(domain, 1)
     size = max(MIN_DOMAIN_SIZE, min(most, sheet.text_width / max(wide, 1)))
-    return sheet.bold.wrap(domain, size, sheet.text_width), size
+    return sheet.bold.clip(domain, size, sheet.text_width, MAX_DOMAIN_LINES), size
 
 
 def _masthead(sheet: Sheet, report: Report) -> None:
@@ -139,8 +144,8 @@ def _sender(sheet: Sheet, y: float, room: float) -> None:
         sheet.logo(end - 110, y - 12, 104, 32)
     elif sheet.presentation.organisation:
         face = sheet.regular
-        name = face.wrap(face.show(prose(sheet.presentation.organisation)), 8.5, room)
-        sheet.write_line(end, y, name[0], 8.5, ink=sheet.accent.on_band, right=True)
+        (name,) = face.clip(face.show(prose(sheet.presentation.organisation)), 8.5, room)
+        sheet.write_line(end, y, name, 8.5, ink=sheet.accent.on_band, right=True)
 
 
 def _verdict(sheet: Sheet, report: Report) -> None:
@@ -264,10 +269,10 @@ def _findings_in_brief(sheet: Sheet, report: Report) -> None:
         sheet.write(
             MARGIN + 22, sheet.y + 3.5, t[f"severity.{finding.severity}"], 8.5, bold=True, ink=ink
         )
-        title = sheet.regular.wrap(
+        (title,) = sheet.regular.clip(
             sheet.regular.show(prose(finding.title)), 8.5, sheet.text_width - 130
         )
-        sheet.write_line(MARGIN + 76, sheet.y + 3.5, title[0], 8.5, ink=INK)
+        sheet.write_line(MARGIN + 76, sheet.y + 3.5, title, 8.5, ink=INK)
         sheet.write(end, sheet.y + 3.5, t.number(finding.count), 8.5, bold=True, right=True)
         sheet.rule(MARGIN, sheet.y, end, sheet.y, RULE, 0.4)
         sheet.link(f"finding-{place}", sheet.y, 15)

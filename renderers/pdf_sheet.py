@@ -6,6 +6,7 @@ page is written as operators here.  No markup parser ever sees scan data.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -72,6 +73,9 @@ class Sheet:
             lang=t.code,
             initialFontName=REGULAR,
         )
+        # reportlab's date and document id follow SOURCE_DATE_EPOCH; same inputs, same bytes.
+        self._canvas._doc._timeStamp.YMDhms = (2000, 1, 1, 0, 0, 0)
+        self._canvas._doc.signature = hashlib.md5(b"scanherald", usedforsecurity=False)
         self.text = PdfText(self._canvas._doc)
         self._selected: dict[tuple[str, float], str] = {}
         self._canvas.setTitle(self.bold.show(title))
@@ -129,8 +133,7 @@ class Sheet:
     def _shortened(self, text: str) -> str:
         """One line that fits the foot of an upright page."""
         room = A4[0] - 2 * MARGIN - 100
-        lines = self.regular.wrap(self.regular.show(prose(text)), 7, room)
-        return lines[0] if len(lines) == 1 else lines[0][:-1] + "…"
+        return self.regular.clip(self.regular.show(prose(text)), 7, room)[0]
 
     def select(self, face: Typeface, size: float) -> str:
         """The operator that chooses a face."""
@@ -199,9 +202,8 @@ class Sheet:
         """
         face = self.bold if bold else self.regular
         room = width if width is not None else self.text_width - indent
-        lines = face.wrap(face.show(prose(text)), size, room)
-        if most is not None and len(lines) > most:
-            lines = [*lines[: most - 1], lines[most - 1][:-2] + "…"]
+        shown = face.show(prose(text))
+        lines = face.wrap(shown, size, room) if most is None else face.clip(shown, size, room, most)
         step = size * leading
         for line in lines:
             self.ensure(step)

@@ -33,6 +33,8 @@ _WIDE = "\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff00
 _WIDE_OR_WORD = re.compile(f"[{_WIDE}][、。，．！？；：）」』】〉》]*|[^{_WIDE}]+")
 """Between Chinese, Japanese and Korean characters a line may end, but not before a full stop."""
 
+ELLIPSIS = "…"
+
 _VIRAMA = 9
 """Combining class of the sign that joins two consonants of an Indic script into one."""
 
@@ -117,6 +119,14 @@ class Typeface:
             return self._wrap_plain(text, limit)
         direction = base_direction(text) if is_bidirectional(text) else ""
         return [direction + line for line in self._wrap_shaped(text, limit)]
+
+    def clip(self, text: str, size: float, width: float, most: int = 1) -> list[str]:
+        """The first ``most`` lines of ``wrap``; the last ends in an ellipsis if more followed."""
+        lines = self.wrap(text, size, width)
+        if len(lines) <= most:
+            return lines
+        room = width - self.width(ELLIPSIS, size)
+        return [*lines[: most - 1], self.wrap(lines[most - 1], size, room)[0] + ELLIPSIS]
 
     def _measure(self, text: str) -> float:
         if self.is_plain(text):

@@ -247,7 +247,9 @@ def _height(cells: Iterable[_Cell], columns: Sequence[_Column]) -> int:
 
 
 def _escape_footer(text: str, marks: Marks) -> str:
-    shown = visible(prose(text), marks)[:_FOOTER]
+    shown = visible(prose(text), marks)
+    if len(shown) > _FOOTER:
+        shown = shown[: _FOOTER - 1] + "…"
     # XlsxWriter counts every "&G" as a picture, escaped or not: part them.
     return shown.replace("&G", "& G").replace("&[", "& [").replace("&", "&&")
 

@@ -174,6 +174,8 @@ def test_a_key_that_is_none_is_explained(
 def test_a_bundle_that_cannot_be_read_is_told(run: Any) -> None:
     with pytest.raises(PermanentError, match=r"cannot read gone\.zip: No such file"):
         run("verify", "gone.zip")
+    answer = json.loads(run("verify", "gone.zip", "--json", status=1).stdout)
+    assert answer == {"valid": False, "error": "cannot read gone.zip: No such file or directory"}
 
 
 def test_verifying_needs_neither_settings_nor_what_they_lead_to(tmp_path: Path) -> None:

@@ -274,7 +274,9 @@ def test_a_region_speaks_its_language_with_its_own_formats():
     assert load_language("fr-CH")["yes"] == "oui"
 
 
-@pytest.mark.parametrize("code", ["xx", "tlh", "vo", "", "de-XX", "../en", "en.po", "de_AT"])
+@pytest.mark.parametrize(
+    "code", ["xx", "tlh", "vo", "", "de-XX", "../en", "en.po", "de_AT", "deu", "de-Latn"]
+)
 def test_an_unknown_language_is_refused_with_the_known_ones(code):
     with pytest.raises(InvalidSettings, match=", ".join(known_languages())) as caught:
         load_language(code)

@@ -25,5 +25,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo."""
+    """Undo; the looks are lost, and a run recorded with one cannot render any more."""
     op.drop_table("presentations")

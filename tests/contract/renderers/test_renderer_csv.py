@@ -42,6 +42,7 @@ def test_what_a_spreadsheet_might_run_gets_an_apostrophe(text):
         ("new\n=1", "new\n'=1"),
         ("new\r\n\u200b＝1", "new\r\n'\\u200b＝1"),
         ('a";=1', "a\";'=1"),
+        ('a;"=1+1;b', "a;'\"=1+1;b"),
         (";=1", ";'=1"),
         ("\t=1", "'\t'=1"),
     ],

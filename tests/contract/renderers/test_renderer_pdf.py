@@ -124,6 +124,30 @@ def test_wrapping_loses_nothing_but_spaces_and_keeps_the_width(text, width):
         assert face.width(line, 7) <= width + 0.001 or len(list(_syllables(line))) == 1
 
 
+@given(st.text(max_size=200), st.floats(20, 200), st.integers(1, 3))
+def test_what_is_clipped_keeps_lines_and_width_and_says_so(text, width, most):
+    face = Typeface(REGULAR)
+    shown = face.show(text)
+    lines = face.clip(shown, 7, width, most)
+    whole = face.wrap(shown, 7, width)
+    assert len(lines) == min(most, len(whole))
+    assert lines[: most - 1] == whole[: most - 1]
+    assert lines == whole or lines[-1].endswith("…")
+    last = lines[-1].strip(DIRECTIONS)
+    assert face.width(last, 7) <= width + 0.001 or len(list(_syllables(last))) <= 2
+
+
+def test_a_domain_of_hidden_characters_leaves_room_on_page_one():
+    hostile = "\u200b" * 250
+    document = reader_of(scan_with([], domain=hostile))
+    first = "".join(document.pages[0].extract_text().split())
+    assert "…" in first
+    assert "of100" in first
+    assert 10 < first.count("U+200B") < 100
+    whole = "".join("".join(page.extract_text().split()) for page in document.pages)
+    assert whole.count("U+200B") > 250
+
+
 def test_no_text_leaves_the_page():
     long = "W" * 3000
     scan = scan_with(

@@ -268,8 +268,8 @@ def part(brand: Presentation, name: str) -> bytes:
         ("Confidential", "&LConfidential&R&P / &N"),
         ("R&D", "&LR&&D&R&P / &N"),
         ("R&G [&[Picture]] 100 %", "&LR&& G [&& [Picture]] 100 %&R&P / &N"),
-        ("&" * 300, f"&L{'&' * 240}&R&P / &N"),
-        ("🍪" * 300, f"&L{'🍪' * 120}&R&P / &N"),
+        ("&" * 300, f"&L{'&' * 238}…&R&P / &N"),
+        ("🍪" * 300, f"&L{'🍪' * 119}…&R&P / &N"),
     ],
 )
 def test_the_footer_is_printed_on_every_sheet_and_read_on_the_first(footer, printed):
