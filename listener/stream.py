@@ -99,7 +99,7 @@ class EventStreams:
         Never from ``$``: what was published before the first listener counts too.
         """
         for stream in self.streams:
-            with _translated():
+            with translated():
                 try:
                     self._redis.xgroup_create(stream, self.group, id="0", mkstream=True)
                 except ResponseError as error:
@@ -119,7 +119,7 @@ class EventStreams:
         wanted = dict.fromkeys(self.streams, ">")
         if not acks:
             return self._read(wanted, count, self._block_ms)
-        with _translated(), self._redis.pipeline(transaction=False) as pipe:
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
             _add_acks(pipe, self.group, acks)
             pipe.xreadgroup(self.group, self.consumer, wanted, count=count)
             return _entries(pipe.execute()[-1])
@@ -128,7 +128,7 @@ class EventStreams:
         """Acknowledge entries that are in the ledger."""
         if not entries:
             return
-        with _translated(), self._redis.pipeline(transaction=False) as pipe:
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
             _add_acks(pipe, self.group, entries)
             pipe.execute()
 
@@ -147,13 +147,13 @@ class EventStreams:
         claimed: list[Entry] = []
         weight = 0
         for stream in self.streams:
-            with _translated():
+            with translated():
                 idle = self._redis.xpending_range(
                     stream, self.group, self._cursors[stream], "+", count, idle=min_idle_ms
                 )
             self._cursors[stream] = "-"  # from the start again, unless there is more
             for number, row in enumerate(idle, start=1):
-                entry_id = _text(row["message_id"])
+                entry_id = text(row["message_id"])
                 entry = self._claim(stream, entry_id, min_idle_ms)
                 if entry is not None:
                     claimed.append(entry)
@@ -165,7 +165,7 @@ class EventStreams:
 
     def _claim(self, stream: str, entry_id: str, min_idle_ms: int) -> Entry | None:
         """One idle entry, or None if another consumer was faster."""
-        with _translated():
+        with translated():
             if not self._redis.xrange(stream, entry_id, entry_id, count=1):
                 return Entry(stream, entry_id, {})
             found = self._redis.xclaim(stream, self.group, self.consumer, min_idle_ms, [entry_id])
@@ -179,12 +179,12 @@ class EventStreams:
         """How often each of these pending entries has been delivered."""
         counts: dict[tuple[str, str], int] = {}
         for entry in entries:
-            with _translated():
+            with translated():
                 rows = self._redis.xpending_range(
                     entry.stream, self.group, min=entry.entry_id, max=entry.entry_id, count=1
                 )
             counts |= {
-                (entry.stream, _text(row["message_id"])): row["times_delivered"] for row in rows
+                (entry.stream, text(row["message_id"])): row["times_delivered"] for row in rows
             }
         return counts
 
@@ -196,7 +196,7 @@ class EventStreams:
         trimmed = 0
         for stream in self.streams:
             for _ in range(TRIM_ROUNDS):
-                with _translated():
+                with translated():
                     gone = int(self._redis.eval(_TRIM, 1, stream, int(retention_s * 1000)))
                 trimmed += gone
                 if not gone:
@@ -211,11 +211,11 @@ class EventStreams:
         """
         removed: list[str] = []
         for stream in self.streams:
-            with _translated():
+            with translated():
                 names = self._redis.eval(
                     _REMOVE_IDLE, 1, stream, self.group, self.consumer, int(idle_s * 1000)
                 )
-            removed += [_text(name) for name in names]
+            removed += [text(name) for name in names]
         return removed
 
     def close(self) -> None:
@@ -223,7 +223,7 @@ class EventStreams:
         self._redis.close()
 
     def _read(self, wanted: dict[str, str], count: int, block_ms: int | None) -> list[Entry]:
-        with _translated():
+        with translated():
             return _entries(
                 self._redis.xreadgroup(
                     self.group, self.consumer, wanted, count=count, block=block_ms
@@ -232,7 +232,8 @@ class EventStreams:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Redis's errors as StreamUnavailable."""
     try:
         yield
     except (RedisError, OSError) as error:
@@ -248,13 +249,14 @@ def _add_acks(pipe: Any, group: str, entries: Sequence[Entry]) -> None:
 
 
 def _entries(reply: Any) -> list[Entry]:
-    return [_entry(_text(stream), raw) for stream, found in reply or () for raw in found]
+    return [_entry(text(stream), raw) for stream, found in reply or () for raw in found]
 
 
 def _entry(stream: str, raw: Any) -> Entry:
     entry_id, fields = raw
-    return Entry(stream, _text(entry_id), fields or {})
+    return Entry(stream, text(entry_id), fields or {})
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """An id or a name as the server sent it."""
     return value.decode() if isinstance(value, bytes) else str(value)

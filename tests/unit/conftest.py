@@ -20,7 +20,7 @@ from kombu.transport import memory
 from kombu.transport.virtual import BrokerState
 from sqlalchemy import select
 
-from listener import publish, stream
+from listener import lag, publish, stream
 from listener.decode import decode_batch
 from listener.stream import EventStreams
 from schemas.notifications import ChannelAddress, ChannelKind, Message, Receipt, Subscriber
@@ -268,6 +268,7 @@ def join(
     )
     monkeypatch.setattr(stream, "redis", fake)
     monkeypatch.setattr(publish, "redis", fake)
+    monkeypatch.setattr(lag, "redis", fake)
 
     def join(
         consumer: str = "one", streams: tuple[str, ...] = ("scans:events",), *, now: bool = True
