@@ -18,7 +18,7 @@ test-full: $(READY)  ## the tests that need the system packages of .ci/run, or m
 	$(BIN)/pytest -m full
 
 faults: $(READY)  ## kill -9 everywhere; prints a line per fault test
-	$(BIN)/pytest tests/faults -m "not full"
+	$(BIN)/pytest tests/faults
 
 soak: $(READY)  ## MINUTES of steady load with random kills of everything, then an audit
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)

@@ -60,6 +60,7 @@ def up_environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.full
 def test_up_keeps_its_data_through_kill_9_and_allows_only_one(
     tmp_path: Path, up_environment: dict[str, str], scans: list[bytes]
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from schemas.crash_points import CrashPoint
 from tests.faults.conftest import small_scans
 
@@ -20,6 +22,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.full
 def test_the_dispatcher_killed_after_each_step_loses_nothing(quick: Any, judge: Any) -> None:
     """Faults 5 and 4: dispatch cut off after K = 0 to 4 publishes, and at every other step."""
     quick.environment["SCANHERALD_BATCH_ENTRIES"] = "1"

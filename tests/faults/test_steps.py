@@ -38,6 +38,7 @@ def test_a_worker_killed_at_each_step_of_a_run_loses_nothing(quick: Any, judge: 
     judge.judge(quick, faults=2 * len(points), events=2 * len(points))
 
 
+@pytest.mark.full
 def test_a_worker_killed_after_the_post_sends_again_under_the_same_id(
     quick: Any, judge: Any
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from cli.supervisor import Part
 
@@ -42,6 +43,7 @@ def sabotaged_worker(service: Any, folder: Path, code: str) -> Part:
     )
 
 
+@pytest.mark.full
 def test_a_renderer_that_kills_its_worker_is_given_up_and_the_rest_arrives(
     service: Any, scans: list[bytes], tmp_path: Path
 ) -> None:
@@ -59,6 +61,7 @@ def test_a_renderer_that_kills_its_worker_is_given_up_and_the_rest_arrives(
     assert told["data"]["missing_formats"] == ["pdf"]
 
 
+@pytest.mark.full
 def test_a_header_that_breaks_lets_the_sweep_go_on_until_the_cap_and_then_says_why(
     service: Any, scans: list[bytes], tmp_path: Path
 ) -> None:

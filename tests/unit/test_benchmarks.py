@@ -62,6 +62,7 @@ def test_unique_scans_repeat_no_name_path_or_purpose():
         assert len({getattr(cookie, field) for cookie in cookies}) == 300
 
 
+@pytest.mark.full
 def test_every_format_is_measured_beside_a_floor():
     for format in RENDERERS:
         timings = time_format(format, 5, Variant.REAL, 1, peers=())
