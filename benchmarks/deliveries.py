@@ -1,9 +1,11 @@
 """``python -m benchmarks.deliveries``: what a delivery costs beside a bare loop of sends.
 
 The bare loop sends the very bytes that our channel sent, over one connection, by
-httpx or smtplib.  Ours is a whole delivery: leased and settled in a real ledger
-on disk, composed, signed, guarded.  Sinks run in a process of their own, so only
-the senders' CPU counts.  Always exits with 0: a benchmark reports, it does not judge.
+httpx or smtplib; the textbook loop also writes each message, by the standard
+library's e-mail package, or by json and a signing library.  Ours is a whole delivery:
+leased and settled in a real ledger on disk, composed, signed, guarded.  Sinks run in a
+process of their own, so only the senders' CPU counts.  Always exits with 0: a benchmark
+reports, it does not judge.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -30,6 +34,7 @@ import structlog
 import typer
 from rich.console import Console
 from rich.table import Table
+from standardwebhooks.webhooks import Webhook
 
 from benchmarks.measure import in_fresh_process
 from channels.registry import CHANNELS
@@ -77,6 +82,8 @@ class Row:
     channel: ChannelKind
     bytes: int
     bare_ms: float
+    textbook_ms: float
+    """The same message written anew for each send, by the usual libraries."""
     channel_ms: float
     """Composed, signed and sent by our channel, without a ledger."""
     ours_ms: float
@@ -89,6 +96,11 @@ class Row:
     def times(self) -> float:
         """Our CPU over the bare loop's."""
         return self.ours_ms / self.bare_ms
+
+    @property
+    def times_textbook(self) -> float:
+        """Our CPU over that of a loop that writes what it sends."""
+        return self.ours_ms / self.textbook_ms
 
 
 def main(
@@ -114,14 +126,21 @@ def main(
     _print(console, rows)
     if json_file:
         json_file.write_text(
-            json.dumps([{**asdict(row), "times": row.times} for row in rows], indent=2) + "\n"
+            json.dumps(
+                [
+                    {**asdict(row), "times": row.times, "times_textbook": row.times_textbook}
+                    for row in rows
+                ],
+                indent=2,
+            )
+            + "\n"
         )
 
 
 def measure(kind: ChannelKind, mail_port: int, http_port: int, count: int, rounds: int) -> Row:
     """Bare sends and whole deliveries, in turns.  For a fresh process."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
-    bare, size = _bare(kind, mail_port, http_port)
+    bare, textbook, size = _loops(kind, mail_port, http_port)
     with _parts(mail_port, http_port) as parts:
         from tasks.notifications import try_delivery
 
@@ -129,11 +148,18 @@ def measure(kind: ChannelKind, mail_port: int, http_port: int, count: int, round
         for ticket in _plan(parts, kind, 5):  # connections, templates, compiled statements
             try_delivery(parts, ticket)
         bare()
+        textbook()
         message = _message(kind, http_port)
         send = parts.channel(kind).send
-        samples: dict[str, list[tuple[float, float]]] = {"bare": [], "channel": [], "ours": []}
+        samples: dict[str, list[tuple[float, float]]] = {
+            "bare": [],
+            "textbook": [],
+            "channel": [],
+            "ours": [],
+        }
         for _ in range(rounds):
             samples["bare"].append(_timed(lambda: [bare() for _ in range(count)]))
+            samples["textbook"].append(_timed(lambda: [textbook() for _ in range(count)]))
             samples["channel"].append(_timed(lambda: [send(message) for _ in range(count)]))
             tickets = _plan(parts, kind, count)
             samples["ours"].append(
@@ -151,6 +177,7 @@ def measure(kind: ChannelKind, mail_port: int, http_port: int, count: int, round
         channel=kind,
         bytes=size,
         bare_ms=cpu["bare"] * 1000,
+        textbook_ms=cpu["textbook"] * 1000,
         channel_ms=cpu["channel"] * 1000,
         ours_ms=cpu["ours"] * 1000,
         bare_per_s=1 / wall["bare"],
@@ -307,22 +334,69 @@ def _plan(parts: Wiring, kind: ChannelKind, count: int) -> list[DeliveryTicket]:
     return tickets
 
 
-def _bare(kind: ChannelKind, mail_port: int, http_port: int) -> tuple[Callable[[], object], int]:
-    """A send of what our channel sends, by the library alone, and how many bytes that is."""
+def _loops(
+    kind: ChannelKind, mail_port: int, http_port: int
+) -> tuple[Callable[[], object], Callable[[], object], int]:
+    """A bare and a textbook send of what our channel sends, and how many bytes that is."""
     with MailSink() as mails, HttpSink() as sink, tempfile.TemporaryDirectory() as folder:
         channel = CHANNELS[kind](_settings(Path(folder), mails.port, sink.port), utc_now)
         channel.send(_message(kind, sink.port))
         channel.close()
         caught = mails.messages[0] if kind is ChannelKind.EMAIL else sink.requests[0]
     if isinstance(caught, SunkMail):
-        return _bare_mail(caught, mail_port), len(caught.content)
-    return _bare_post(caught, http_port), len(caught.body)
+        size = len(caught.content)
+        return _bare_mail(caught, mail_port), _textbook_mail(caught, mail_port), size
+    return _bare_post(caught, http_port), _textbook_post(caught, http_port), len(caught.body)
 
 
 def _bare_mail(mail: SunkMail, port: int) -> Callable[[], object]:
     connection = smtplib.SMTP("127.0.0.1", port)
     connection.ehlo()
     return lambda: connection.sendmail(mail.sender, list(mail.recipients), mail.content)
+
+
+def _textbook_mail(mail: SunkMail, port: int) -> Callable[[], object]:
+    connection = smtplib.SMTP("127.0.0.1", port)
+    parsed = message_from_bytes(mail.content, policy=policy.default)
+    headers = {
+        name: str(value)
+        for name, value in parsed.items()
+        if not name.lower().startswith(("content-", "mime-"))
+    }
+    texts = {
+        kind: part.get_content() for kind in ("plain", "html") if (part := parsed.get_body((kind,)))
+    }
+
+    def send() -> object:
+        written = EmailMessage()
+        for name, value in headers.items():
+            written[name] = value
+        written.set_content(texts["plain"])
+        written.add_alternative(texts["html"], subtype="html")
+        return connection.send_message(written, mail.sender, list(mail.recipients))
+
+    return send
+
+
+def _textbook_post(request: SunkRequest, port: int) -> Callable[[], object]:
+    client = httpx.Client(timeout=10)
+    url = f"http://127.0.0.1:{port}{request.path}"
+    content = json.loads(request.body)
+    signer = Webhook(SECRET) if "webhook-id" in request.headers else None
+
+    def send() -> object:
+        body = json.dumps(content)
+        headers = {"content-type": "application/json"}
+        if signer is not None:
+            now, identity = utc_now(), str(uuid4())
+            headers |= {
+                "webhook-id": identity,
+                "webhook-timestamp": str(int(now.timestamp())),
+                "webhook-signature": signer.sign(identity, now, body),
+            }
+        return client.post(url, content=body, headers=headers).raise_for_status()
+
+    return send
 
 
 def _bare_post(request: SunkRequest, port: int) -> Callable[[], object]:
@@ -394,11 +468,13 @@ def _print(console: Console, rows: list[Row]) -> None:
     for name in (
         "bytes",
         "bare ms",
-        "channel ms",
+        "textbook",
+        "channel",
         "ours ms",
-        "×",
+        "× bare",
         "target",
         "",
+        "× textbook",
         "bare /s",
         "ours /s",
         "worker ms",
@@ -410,11 +486,13 @@ def _print(console: Console, rows: list[Row]) -> None:
             row.channel.value,
             f"{row.bytes:,}",
             f"{row.bare_ms:.2f}",
+            f"{row.textbook_ms:.2f}",
             f"{row.channel_ms:.2f}",
             f"{row.ours_ms:.2f}",
             f"{row.times:.2f}",
             f"≤ {TARGET:g}",
             "ok" if row.times <= TARGET else "miss",
+            f"{row.times_textbook:.2f}",
             f"{row.bare_per_s:.0f}",
             f"{row.ours_per_s:.0f}",
             "" if row.worker_ms is None else f"{row.worker_ms:.2f}",

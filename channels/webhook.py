@@ -178,5 +178,7 @@ def _bounded(value: Any, bound: _Bound, depth: int) -> Any:
 
 
 def _text(value: str, limit: int) -> str:
+    if len(value) <= limit and value.isascii():
+        return value  # nearly all of them
     # Half a surrogate pair is no Unicode, and no JSON reader must meet one.
     return cut(value.encode("utf-8", "replace").decode("utf-8"), limit)

@@ -31,8 +31,6 @@ from schemas.errors import InvalidSettings, LedgerUnavailable
 BUSY_TIMEOUT_MS = 20_000
 """How long a SQLite writer waits for another one."""
 
-_WRITE = "scanherald_write"
-
 _QUIET: dict[str, Any] = {"hide_parameters": True}
 """An error's text shows its statement, never the values: they are payloads and addresses."""
 
@@ -89,12 +87,12 @@ class Ledger:
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
         try:
             with self._connected().connect() as connection:
-                options: dict[str, Any] = {_WRITE: write}
                 if not write and connection.dialect.name == "postgresql":
                     # by default each statement would see what was committed just before it
-                    options["isolation_level"] = "REPEATABLE READ"
-                connection = connection.execution_options(**options)
+                    connection = connection.execution_options(isolation_level="REPEATABLE READ")
                 with connection.begin():
+                    if connection.dialect.name == "sqlite":
+                        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
                     yield connection
         except (OperationalError, InterfaceError, PoolTimeout) as error:
             raise LedgerUnavailable(f"ledger: {first_line(error)}") from error
@@ -146,7 +144,6 @@ def _engine(url: str) -> Engine:
     except OSError as error:
         raise LedgerUnavailable(f"ledger: cannot make its folder: {error}") from error
     event.listen(engine, "connect", _sqlite_connect)
-    event.listen(engine, "begin", _sqlite_begin)
     return engine
 
 
@@ -170,11 +167,6 @@ def _use_wal(cursor: sqlite3.Cursor) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
                 raise
         time.sleep(0.01)
-
-
-def _sqlite_begin(connection: Connection) -> None:
-    write = connection.get_execution_options().get(_WRITE)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def first_line(error: BaseException) -> str:
