@@ -33,7 +33,7 @@ MAX_STEPS = 100_000
 """Rounds of loops, calls and filters in one part of a message; our own page needs some hundred."""
 
 CHARS_PER_STEP = 100
-"""A filter costs one step more for so many characters or items."""
+"""A filter, a method and a joint cost one step more for so many characters or items."""
 
 MAX_SOURCE_CHARS = 64 * 1024
 MAX_RANGE = 1000
@@ -132,8 +132,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(("+", "*", "%"))
 
     def call(self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Every call of a template passes here."""
-        _spend(1)
+        """Every call of a template passes here; a text's own method reads all of the text."""
+        _spend(1 + _size(getattr(__obj, "__self__", None), *args, *kwargs.values()))
         return super().call(__context, __obj, *args, **kwargs)
 
     def counted(self, items: Iterable[Any]) -> Iterator[Any]:
@@ -142,8 +142,13 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             _spend(1)
             yield item
 
+    def weighed(self, value: Any) -> Any:
+        """What is searched or sliced: ``call`` has counted its size."""
+        return value
+
     def concatenate(self, *parts: Any) -> str:
         """The operator ``~``; what is not escaped yet will be where it is printed."""
+        _spend(_size(*parts))
         joined = "".join(str(_printable(part)) for part in parts)
         _bounded(joined)
         return joined
@@ -190,6 +195,18 @@ class _Bounding(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         return self._call("concatenate", node.nodes, node)
+
+    def visit_Operand(self, node: nodes.Operand) -> nodes.Node:
+        self.generic_visit(node)
+        if node.op in ("in", "notin"):
+            node.expr = self._call("weighed", [node.expr], node)
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        if isinstance(node.arg, nodes.Slice):
+            node.node = self._call("weighed", [node.node], node)
+        return node
 
     def _call(self, name: str, arguments: list[Any], of: nodes.Node) -> nodes.Call:
         made = nodes.Call(nodes.EnvironmentAttribute(name), arguments, [], None, None)
@@ -244,6 +261,12 @@ def _spend(steps: int) -> None:
     _steps.set(done)
 
 
+def _size(*values: Any) -> int:
+    """What reading the longest of these costs, in steps."""
+    sized = (len(value) for value in values if isinstance(value, str | tuple | list | dict))
+    return max(sized, default=0) // CHARS_PER_STEP
+
+
 def _readable(obj: Any, attribute: str) -> bool:
     if attribute.startswith("_"):
         return False
@@ -279,8 +302,7 @@ def _bounding(made: Any) -> Any:
 
     @wraps(made)  # with the library's marks of what it wants to be passed
     def bounded(*args: Any, **kwargs: Any) -> Any:
-        sized = (len(value) for value in args if isinstance(value, str | tuple | list | dict))
-        _spend(1 + max(sized, default=0) // CHARS_PER_STEP)
+        _spend(1 + _size(*args))
         return _bounded(made(*args, **kwargs))
 
     return bounded

@@ -134,6 +134,43 @@ def test_the_log_of_a_failure_quotes_nothing_that_a_website_wrote(tmp_path):
     assert "hostile" not in repr(logs)
 
 
+LARGE = "{% set s = 'a b' %}" + "{% set s = s ~ s %}" * 16
+OFTEN = "{% for i in range(1000) %}{% for j in range(40) %}{% if DONE %}{% endif %}"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "done",
+    [
+        "s.split(' ')",
+        "s.upper()",
+        "s.title()",
+        "s.splitlines()",
+        "s.count('a')",
+        "s.find('zz')",
+        "'xx'.find(s)",
+        "s + 'x'",
+        "s ~ 'x'",
+        "'bab' in s",
+        "'bab' not in s",
+        "s[::2]",
+    ],
+)
+def test_what_is_done_to_a_long_text_counts_by_its_length(tmp_path, done):
+    """Each would be a minute of a worker's time, or some seconds, where it cost one step."""
+    source = LARGE + OFTEN.replace("DONE", done) + "{% endfor %}{% endfor %}"
+    with capture_logs() as logs:
+        received = mail(templates(tmp_path, all_email_txt=source), "x")
+    assert "A summary" in received.get_body(("plain",)).get_content()
+    assert "rounds of loops and calls" in logs[0]["error"]
+
+
+def test_a_loop_over_short_texts_has_the_steps_it_had(tmp_path):
+    often = OFTEN.replace("range(40)", "range(20)").replace("DONE", "notification.title.upper()")
+    text = mail(templates(tmp_path, all_email_txt=f"{often}{'{% endfor %}' * 2}whole"), "x" * 90)
+    assert text.get_body(("plain",)).get_content().strip() == "whole"
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "source",
