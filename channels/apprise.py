@@ -193,9 +193,9 @@ def _service(plugin: NotifyBase) -> str:
 
 
 def _parts(target: str) -> list[str]:
-    """The pieces of an Apprise URL as typed and as meant, longest first: tokens, users, hosts."""
+    """The pieces of an Apprise URL as typed and as meant: tokens, users, hosts."""
     typed = re.split(r"[/:@?&=,+]+", target)[1:]
-    return sorted({*typed, *map(unquote, typed)}, key=len, reverse=True)
+    return [*typed, *map(unquote, typed)]
 
 
 def apprise_text(

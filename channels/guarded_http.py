@@ -10,6 +10,7 @@ the layer that has them.
 from __future__ import annotations
 
 import math
+import re
 import socket
 import ssl
 import threading
@@ -19,6 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote, unquote_plus
 
 import httpcore
 import httpx
@@ -87,15 +89,17 @@ class GuardedHttp:
             network_backend=_PinningBackend(self._allowed, resolve, self._deadline),
         )
 
-    def post(self, url: str, content: bytes, headers: Mapping[str, str]) -> Answer:
+    def post(
+        self, url: str, content: bytes, headers: Mapping[str, str], hidden: Iterable[str] = ()
+    ) -> Answer:
         """Send ``content`` and return the 2xx answer.
 
         Any other answer raises as ``answers.accept`` says; a refused destination
         raises DestinationForbidden; silence, a broken connection or an unknown
         name ChannelUnavailable.  No text ever holds more of the URL than its
-        scheme and host.
+        scheme and host, nor any of ``hidden``, even where the answer repeats it.
         """
-        return self.accepted(self.exchange("POST", url, content, headers))
+        return self.accepted(self.exchange("POST", url, content, headers, hidden=hidden))
 
     def get(self, url: str, max_bytes: int) -> bytes:
         """Fetch ``url`` whole.
@@ -127,6 +131,7 @@ class GuardedHttp:
         *,
         max_bytes: int = MAX_ANSWER_BYTES,
         timeout_s: float | None = None,
+        hidden: Iterable[str] = (),
     ) -> Exchange:
         """Send and read at most ``max_bytes`` of the answer, whatever its status.
 
@@ -136,14 +141,13 @@ class GuardedHttp:
         target = checked_url(url, self._allowed)
         seconds = self._timeout_s if timeout_s is None else timeout_s
         response, body, whole = self._stream(method, target, content, headers, max_bytes, seconds)
-        hidden = (target.raw_path.decode("ascii"), target.path, target.query.decode("ascii"))
         answer = Answer(
             status_code=response.status,
             headers={
                 name.decode("latin-1").lower(): value.decode("latin-1")
                 for name, value in response.headers
             },
-            text_excerpt=receipt_text(body[:MAX_ANSWER_BYTES], hidden),
+            text_excerpt=receipt_text(body[:MAX_ANSWER_BYTES], [*_secret_parts(target), *hidden]),
         )
         return Exchange(_place(target), answer, body, whole)
 
@@ -205,6 +209,19 @@ class GuardedHttp:
 def _place(target: httpx.URL) -> str:
     """All of a URL that an error may say: Slack's path is a password."""
     return f"{target.scheme}://{target.host}"
+
+
+def _secret_parts(target: httpx.URL) -> list[str]:
+    """What of a URL may be a token: path and query, whole and piece by piece.
+
+    As typed and as meant.  The names of a query's values are nobody's secret.
+    """
+    whole, query = target.raw_path.decode("ascii"), target.query.decode("ascii")
+    path = whole.removesuffix(f"?{query}")
+    values = [item.partition("=")[2] or item for item in query.split("&")]
+    typed = [whole, path, query, *path.split("/"), *values]
+    typed += [part for piece in typed[3:] for part in re.split(r"[:;,=@+]", piece)]
+    return [*typed, *map(unquote, typed), *map(unquote_plus, values)]
 
 
 def _trusted_roots() -> ssl.SSLContext:

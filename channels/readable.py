@@ -60,10 +60,10 @@ def receipt_text(answer: bytes | str, hidden: Iterable[str] = ()) -> str:
     """What the other side said, in one bounded line.
 
     Servers like to repeat what they were asked: each of ``hidden`` (an address,
-    a path with a token in it) is blanked out, whatever its case.
+    a path with a token in it) is blanked out, whatever its case, the longest first.
     """
     text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
-    for secret in hidden:
+    for secret in sorted(set(hidden), key=len, reverse=True):
         if len(secret) >= MIN_HIDDEN_CHARS:
             text = re.sub(re.escape(secret), "…", text, flags=re.IGNORECASE)
     return one_line(text, MAX_RECEIPT_CHARS)

@@ -16,7 +16,7 @@ import msgspec
 
 from channels.guarded_http import GuardedHttp
 from channels.protocol import Clock
-from channels.signing import sign
+from channels.signing import SECRET_PREFIX, sign
 from schemas.errors import DeliveryRejected
 from schemas.notifications import Message, Notification, Receipt
 from schemas.scans import CUT_MARK, cut
@@ -77,7 +77,8 @@ class WebhookChannel:
         traceparent = message.notification.traceparent or ""
         if _TRACEPARENT.fullmatch(traceparent):
             headers["traceparent"] = traceparent
-        answer = self._http.post(message.address.target, body, headers)
+        keys = [secret.removeprefix(SECRET_PREFIX) for secret in secrets]
+        answer = self._http.post(message.address.target, body, headers, hidden=[*secrets, *keys])
         return Receipt(status_code=answer.status_code, text=answer.text_excerpt)
 
     def close(self) -> None:

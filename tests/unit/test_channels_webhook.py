@@ -15,8 +15,8 @@ from standardwebhooks import Webhook
 
 from channels.signing import new_secret
 from channels.webhook import MAX_BODY_BYTES, WebhookChannel, event_body
-from cli.sinks import HttpSink
-from schemas.errors import DeliveryRejected
+from cli.sinks import HttpSink, SinkAnswer
+from schemas.errors import ChannelUnavailable, DeliveryRejected
 from schemas.events import EventType
 from schemas.notifications import (
     ArtifactLink,
@@ -67,6 +67,20 @@ def channel(sink: HttpSink) -> Iterator[WebhookChannel]:
     allow = Settings(http_allow=(f"127.0.0.1:{sink.port}",), http_timeout_s=20)
     with closing(WebhookChannel(allow, lambda: datetime.now(UTC))) as channel:
         yield channel
+
+
+@pytest.mark.parametrize("status", [200, 403, 503])
+def test_a_secret_that_the_other_side_repeats_is_kept_nowhere(
+    sink: HttpSink, channel: WebhookChannel, status: int
+) -> None:
+    key = OLD_SECRET.removeprefix("whsec_")
+    sink.script(SinkAnswer(status, {}, f"signed with {SECRET}, not with {key}".encode()))
+    try:
+        said = channel.send(message(sink.url, f"{SECRET} {OLD_SECRET}")).text
+    except (ChannelUnavailable, DeliveryRejected) as error:
+        said = error.receipt
+
+    assert said == "signed with …, not with …"
 
 
 def test_what_arrives_is_a_cloudevent_that_an_independent_verifier_accepts(

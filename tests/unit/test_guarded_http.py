@@ -358,6 +358,39 @@ def test_a_path_with_a_token_is_blanked_out_of_the_answer(
     assert caught.value.receipt == "Cannot POST … (…)"
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("/services/T0/B0/s3cr3t", b"no team has the hook S3CR3T"),
+        ("/hook?token=s3cr3t", b"token s3cr3t is unknown"),
+        ("/hook?s3cr3t", b"what is s3cr3t?"),
+        ("/hook?a=1&token=s3cr3t%2B%3D", b"s3cr3t+= is unknown, as is s3cr3t%2B%3D"),
+        ("/hook?token=s3cr3t+more", b"s3cr3t more, more s3cr3t"),
+        ("/bot12:s3cr3t/send", b"s3cr3t is no bot"),
+        ("/s3cr%65t", b"s3cret, s3cr%65t"),
+    ],
+)
+def test_each_part_of_a_url_is_blanked_out_where_the_answer_repeats_it_alone(
+    sink: HttpSink, http: GuardedHttp, url: str, said: bytes
+) -> None:
+    sink.script(SinkAnswer(200, {}, said), SinkAnswer(403, {}, said))
+    taken = http.post(f"{sink.url}{url}", b"", {}).text_excerpt
+    with pytest.raises(DeliveryRejected) as caught:
+        http.post(f"{sink.url}{url}", b"", {})
+
+    assert "s3cr" not in taken.lower()
+    assert "…" in taken
+    assert caught.value.receipt == taken
+
+
+def test_the_name_of_a_querys_value_can_be_read_in_the_answer(
+    sink: HttpSink, http: GuardedHttp
+) -> None:
+    sink.script(SinkAnswer(200, {}, b"the token is unknown: abcd"))
+
+    assert http.post(f"{sink.url}/x?token=abcd", b"", {}).text_excerpt == "the token is unknown: …"
+
+
 def test_retry_after_is_measured_by_the_answers_own_clock_or_by_ours(sink: HttpSink) -> None:
     now = datetime(2026, 3, 4, 5, 0, 0, tzinfo=UTC)
     allow = [f"127.0.0.1:{sink.port}"]
