@@ -28,6 +28,7 @@ app = typer.Typer(
 Subscriber = Annotated[str | None, typer.Option(help="Only this subscriber's.")]
 
 
+@app.command("list", epilog="Example: scanherald deliveries list --failed --domain example.org")
 @app.callback(epilog="Example: scanherald deliveries --failed --domain example.org")
 def list_command(
     context: typer.Context,

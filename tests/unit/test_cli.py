@@ -39,6 +39,7 @@ COMMANDS = (
     ("reports",),
     ("render",),
     ("deliveries",),
+    ("deliveries", "list"),
     ("deliveries", "show"),
     ("deliveries", "retry"),
     ("deliveries", "enable"),
@@ -184,6 +185,15 @@ def test_deliveries_are_listed_and_never_with_an_address(
     assert "anna.example" not in run("deliveries", "--json")
     assert "sent" in run("deliveries", "--state", "sent")
     assert json.loads(run("deliveries", "--json", "--state", "failed")) == []
+
+
+@pytest.mark.parametrize("options", [(), ("--failed",), ("--state", "sent", "--limit", "1")])
+def test_deliveries_list_is_deliveries_by_another_name(
+    options: tuple[str, ...], judged: str, run: Callable[..., str]
+) -> None:
+    assert run("deliveries", "list", *options) == run("deliveries", *options)
+    listed = json.loads(run("deliveries", "list", *options, "--json"))
+    assert len(listed) == (0 if "--failed" in options else 1)
 
 
 def test_an_empty_list_says_what_to_do_next_and_is_an_empty_array_for_scripts(
