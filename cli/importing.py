@@ -109,8 +109,11 @@ def grant_lines(
     bad: list[BadLine] = []
     seen: dict[str, int] = {}
     for line in lines:
-        name = str(line.fields.get("subscriber_id") or "")
+        said = line.fields.get("subscriber_id")
+        name = said.strip() if isinstance(said, str) else ""
         try:
+            if not isinstance(said, str | None):
+                raise InvalidSettings("subscriber_id is not a text")
             if name in seen:
                 raise InvalidSettings(f"the subscriber is in line {seen[name]} already")
             seen[name] = line.number
@@ -163,10 +166,13 @@ def _value(name: str, value: Any) -> Any:
 def _csv_lines(name: str, text: str) -> Iterator[Line]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        if "subscriber_id" not in (reader.fieldnames or ()):
+        columns = list(reader.fieldnames or ())
+        if "subscriber_id" not in columns:
             raise InvalidSettings(
                 f"{name} has no column subscriber_id; its first line names the columns"
             )
+        if twice := [column for column in FIELDS if columns.count(column) > 1]:
+            raise InvalidSettings(f"{name} has more than one column {', '.join(twice)}")
         for row in reader:
             if None in row:
                 raise InvalidSettings(
@@ -179,9 +185,19 @@ def _csv_lines(name: str, text: str) -> Iterator[Line]:
 
 def _json(where: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_named_once)
     except (ValueError, RecursionError) as error:
         raise InvalidSettings(f"{where} is not JSON: {error}") from error
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; the library would silently take the last of two fields of one name."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = [name for name in fields if names.count(name) > 1]
+        raise ValueError(f"an object names {', '.join(twice)} more than once")
+    return fields
 
 
 def _object(where: str, value: Any) -> dict[str, Any]:

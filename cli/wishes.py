@@ -17,6 +17,7 @@ import msgspec
 from schemas.errors import InvalidSettings
 from schemas.events import ASKED_FOR
 from schemas.notifications import (
+    PASSED_ALONG,
     ChannelAddress,
     ChannelKind,
     Digest,
@@ -90,8 +91,7 @@ def grant(wishes: Wishes, before: Subscriber, settings: Settings) -> Granted:
     Raises InvalidSettings, or DeliveryRejected for an address that no message
     could ever reach.
     """
-    if not 1 <= len(before.subscriber_id) <= 128 or not before.subscriber_id.isprintable():
-        raise InvalidSettings("a subscriber's name has 1 to 128 printable characters")
+    _check_name(before.subscriber_id)
     channels, made = _channels(wishes, before, settings)
     return Granted(
         msgspec.structs.replace(
@@ -109,6 +109,18 @@ def grant(wishes: Wishes, before: Subscriber, settings: Settings) -> Granted:
         ),
         made,
     )
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(name) <= 128 or not name.isprintable() or name != name.strip():
+        raise InvalidSettings(
+            "a subscriber's name has 1 to 128 printable characters, and no blank before or after"
+        )
+    if name.startswith(PASSED_ALONG):
+        raise InvalidSettings(
+            f"names that begin with {PASSED_ALONG} are those of addresses that the platform "
+            "passes along; choose another one"
+        )
 
 
 def check_address(address: ChannelAddress, settings: Settings) -> None:

@@ -92,6 +92,10 @@ FACTS = {
 """The labels of a Notification's facts, which people read in their language; and their values."""
 
 
+PASSED_ALONG = "direct:"
+"""Begins the name of whoever the platform passes an address along for; no subscriber has one."""
+
+
 class ChannelKind(StrEnum):
     """The ways to the outside."""
 

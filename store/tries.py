@@ -114,7 +114,14 @@ _FOUND = (
         endpoints.c.reason.label("disabled_for"),
     )
     .join(notifications, notifications.c.event_key == deliveries.c.event_key)
-    .outerjoin(subscribers, subscribers.c.subscriber_id == deliveries.c.subscriber_id)
+    .outerjoin(
+        subscribers,
+        and_(
+            subscribers.c.subscriber_id == deliveries.c.subscriber_id,
+            # an address that was passed along has its own wishes, whoever is called like it
+            deliveries.c.address.is_(None),
+        ),
+    )
     .outerjoin(
         endpoints,
         and_(

@@ -24,7 +24,6 @@ ADDRESS_KEYS: Mapping[ChannelKind, tuple[str, ...]] = {
     ChannelKind.WEBHOOK: ("webhook_url",),
     ChannelKind.SLACK: ("slack_webhook_url", "slack_url"),
     ChannelKind.APPRISE: ("apprise_url",),
-    ChannelKind.APPRISE: ("apprise_url",),
 }
 
 

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from schemas.errors import InvalidEvent
-from schemas.notifications import ChannelAddress, ChannelKind, QuietHours, Subscriber
+from schemas.notifications import (
+    PASSED_ALONG,
+    ChannelAddress,
+    ChannelKind,
+    QuietHours,
+    Subscriber,
+)
 from schemas.reports import Severity
 from tasks.preferences import read_preferences
 
@@ -23,6 +29,10 @@ def test_an_address_alone_asks_for_everything_at_once() -> None:
         subscriber_id="direct:u-1",
         channels=(ChannelAddress(kind=ChannelKind.EMAIL, target="officer@example.org"),),
     )
+
+
+def test_no_subscriber_can_have_the_name_of_whoever_an_address_is_passed_along_for() -> None:
+    assert read(MAIL).subscriber_id.startswith(PASSED_ALONG)
 
 
 def test_the_first_address_there_is_is_used_and_only_a_webhook_has_a_secret() -> None:

@@ -277,6 +277,21 @@ def test_what_the_preferences_do_not_ask_for_is_suppressed_with_its_reason(
     assert parts.channel(ChannelKind.EMAIL).sent == []
 
 
+def test_a_subscriber_of_that_name_does_not_change_what_the_platform_passed_along(
+    parts: Any, subscribe: Any
+) -> None:
+    subscribe(parts, "direct:u-1", paused=True, locale="fr")
+    told = call(
+        send_notification_async,
+        {"event": "scan.completed", "user_id": "u-1"},
+        {"email": "anna@example.org", "language": "de"},
+    )
+
+    (message,) = parts.channel(ChannelKind.EMAIL).sent
+    assert told["status"] == "sent"
+    assert message.language == "de"
+
+
 def test_one_notification_to_two_channels_is_two_deliveries_each_with_its_answer(
     parts: Any,
 ) -> None:

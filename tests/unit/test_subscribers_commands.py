@@ -165,6 +165,19 @@ def test_a_wish_that_cannot_be_granted_is_refused_with_what_to_do(refused, run, 
     assert json.loads(run("list", "--json")) == []
 
 
+@pytest.mark.parametrize("name", ["", "  ", " anna", "anna\n", "a\x1bb", "a" * 129, "direct:u"])
+def test_a_name_that_nobody_could_type_or_that_is_taken_is_refused(refused, run, name):
+    assert "name" in refused("add", name, "--email", "a@example.org")
+    assert json.loads(run("list", "--json")) == []
+
+
+def test_blanks_round_a_name_in_a_file_are_none_of_it(run, kept, tmp_path):
+    path = tmp_path / "team.csv"
+    path.write_text("subscriber_id,email\n anna ,a@example.org\n")
+    imported(run, path)
+    assert kept("anna").channels[0].target == "a@example.org"
+
+
 def test_an_edit_of_nothing_or_of_nobody_says_so(refused, run):
     run("add", "anna", *HOOK)
     assert "name what to change" in refused("edit", "anna")
@@ -254,18 +267,26 @@ def test_one_bad_line_keeps_all_out_and_every_bad_line_is_named(run, tmp_path):
         {"subscriber_id": "hook", "webhook": "http://r.example/"},
         {"subscriber_id": "list", "email": "a@example.org", "events": [1]},
         {"subscriber_id": "paused", "email": "a@example.org", "paused": "perhaps"},
+        {"subscriber_id": 5, "email": "a@example.org"},
+        {"subscriber_id": True, "email": "a@example.org"},
+        {"subscriber_id": " good ", "email": "a@example.org"},
+        {"subscriber_id": "direct:u", "email": "a@example.org"},
+        {"email": "a@example.org"},
     ]
     path = tmp_path / "team.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     answer = imported(run, path, status=1)
     assert answer["imported"] == 0
-    assert [bad["line"] for bad in answer["errors"]] == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert [bad["line"] for bad in answer["errors"]] == [*range(2, 15)]
     told = {bad["line"]: bad["error"] for bad in answer["errors"]}
     assert "in line 1 already" in told[4]
     assert "did you mean email?" in told[5]
+    assert told[10] == told[11] == "subscriber_id is not a text"
+    assert "in line 1 already" in told[12]
+    assert "begin with direct:" in told[13]
     assert json.loads(run("list", "--json")) == []
     result = CliRunner().invoke(app, ["subscribers", "import", str(path)])
-    assert "8 of 9 lines are bad; nothing was imported" in result.stderr
+    assert "13 of 14 lines are bad; nothing was imported" in result.stderr
     assert "line 5, typo: field 'emial' is unknown; did you mean email?" in result.stderr
 
 
@@ -277,6 +298,12 @@ def test_one_bad_line_keeps_all_out_and_every_bad_line_is_named(run, tmp_path):
         ("a.csv", b"", "no column subscriber_id"),
         ("a.csv", b"subscriber_id,email\nx,y,z\n", "line 2 has more cells"),
         ("a.csv", b"\xff", "is not UTF-8"),
+        (
+            "a.csv",
+            b"subscriber_id,email,email\nx,a@b.org,c@d.org\n",
+            "more than one column email",
+        ),
+        ("a.json", b'[{"email":"a","slack":"b","email":"c"}]', "names email more than once"),
         ("a.json", b"{", "is not JSON"),
         ("a.json", b"{}", "is not a list of objects"),
         ("a.json", b"[1]", "item 1 is not a JSON object"),
