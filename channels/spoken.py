@@ -16,6 +16,7 @@ from languages.language import Language, load_language
 from schemas.errors import InvalidSettings
 from schemas.notifications import (
     FACTS,
+    REASONS,
     VARIANTS,
     DigestLine,
     Fact,
@@ -78,7 +79,9 @@ def _sentences(
 
 def _shown(name: str, value: str | float, t: Language) -> str | float:
     """A value as a reader writes it; ``say`` writes the numbers."""
-    return _day(str(value), t) if name == "since" else value
+    if name == "since":
+        return _day(str(value), t)
+    return t[f"reason.{value}"] if name == "reason" and value in REASONS else value
 
 
 def _fact(fact: Fact, t: Language) -> Fact:

@@ -29,7 +29,7 @@ VALUES = {
     "rules": "how many rules this message is about",
     "evidence": "pieces of evidence of these rules",
     "since": "the day on which the oldest of these was first seen, YYYY-MM-DD, UTC",
-    "reason": "why, in words of ours, in English",
+    "reason": "why, one of REASONS",
     "said": "error or message of the event itself, in the scanner's words; may be empty",
     "total": "how many in this hour",
     "notifications": "how many notifications a digest tells of",
@@ -70,6 +70,14 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 report at all.  ``sample``: a test of the command line.  ``reported``: a scanner
 said so, not our rules.
 """
+
+REASONS = {
+    "not_rendered": "no format could be rendered",
+    "rules_gone": "the rule pack that was to judge it is missing or was changed",
+    "unreadable": "the scan result cannot be read",
+    "not_judged": "an error, which the operator finds in the log",
+}
+"""Why there is no report, as people are told in their language; an earlier release wrote a text."""
 
 FACTS = {
     "score": 'digits, or "held" where the scan is inconclusive',

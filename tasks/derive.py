@@ -75,8 +75,13 @@ def derive_from_report(
     return told
 
 
-def derive_without_report(run: Run, missing: tuple[str, ...], reason: str) -> list[Notification]:
-    """What is told of a scan that could not be judged: that it came, and what is missing."""
+def derive_without_report(
+    run: Run, missing: tuple[str, ...], reason: str, said: str
+) -> list[Notification]:
+    """What is told of a scan that could not be judged: that it came, and what is missing.
+
+    ``reason`` is one of REASONS, for people; ``said`` is what went wrong, in English.
+    """
     return [
         Notification(
             event_key=f"{EventType.SCAN_COMPLETED}:{run.scan_id}",
@@ -86,9 +91,9 @@ def derive_without_report(run: Run, missing: tuple[str, ...], reason: str) -> li
             scan_id=run.scan_id,
             severity=Severity.MEDIUM,
             title=f"Scan of {_short(run.subject)} finished, but could not be judged",
-            summary=_short(reason),
+            summary=_short(said),
             variant="scan.completed.unjudged",
-            values={"domain": _short(run.subject), "reason": _short(reason)},
+            values={"domain": _short(run.subject), "reason": reason},
             missing_formats=missing,
             traceparent=run.traceparent,
         )

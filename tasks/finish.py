@@ -14,9 +14,15 @@ from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from schemas.crash_points import CrashPoint, crash_here
-from schemas.errors import BrokerUnavailable, PermanentError, TransientError
+from schemas.errors import (
+    BrokerUnavailable,
+    InvalidEvent,
+    InvalidSettings,
+    PermanentError,
+    TransientError,
+)
 from schemas.events import EventType
-from schemas.notifications import ArtifactLink, Notification
+from schemas.notifications import REASONS, ArtifactLink, Notification
 from schemas.reports import Report
 from schemas.runs import Run, RunState
 from store import runs
@@ -164,14 +170,26 @@ def _derive(
         return None, derive_from_event(run)
     if run.formats and not artifacts:
         # No format came out: what killed or broke all of them must not meet the body too.
-        return None, derive_without_report(run, missing, "no format could be rendered")
+        reason = "not_rendered"
+        return None, derive_without_report(run, missing, reason, REASONS[reason])
     try:
         report = assessed_report(parts, run)
         pack = frozen_pack(parts, run.inputs)
     except PermanentError as error:
-        return None, derive_without_report(run, missing, str(error))
+        return None, derive_without_report(run, missing, _reason(error), str(error))
     oddities = find_oddities(parts, run, report)
     return report, derive_from_report(run, report, pack, artifacts, missing, oddities)
+
+
+def _reason(error: PermanentError) -> str:
+    """Why a scan cannot be judged, as people are told: one of REASONS."""
+    match error:
+        case InvalidSettings():
+            return "rules_gone"
+        case InvalidEvent():
+            return "unreadable"
+        case _:
+            return "not_judged"
 
 
 def _postpone(parts: Wiring, run: Run, attempt: int, late: list[tuple[str, Any]]) -> None:

@@ -8,6 +8,8 @@ from schemas.events import EventType
 from schemas.notifications import Fact, FindingSummary, Notification
 from schemas.reports import Severity
 
+FINDING = "A finding as an example"
+
 
 def sample(now: datetime) -> Notification:
     """A completed scan as it would be told, marked as a test."""
@@ -34,9 +36,7 @@ def sample(now: datetime) -> Notification:
             Fact(label="before_consent", value="3"),
         ),
         findings=(
-            FindingSummary(
-                rule_id="test", severity=Severity.MEDIUM, title="A finding as an example", count=3
-            ),
+            FindingSummary(rule_id="test", severity=Severity.MEDIUM, title=FINDING, count=3),
         ),
         data={"test": True},
     )

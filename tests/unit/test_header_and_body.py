@@ -15,10 +15,14 @@ from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
+from channels.spoken import speak
+from languages.language import load_language
 from renderers.registry import RENDERERS, Renderer
 from schemas.errors import (
     ArtifactsUnavailable,
     BrokerUnavailable,
+    InvalidEvent,
+    InvalidSettings,
     LedgerUnavailable,
     NotFound,
     RenderFailed,
@@ -484,9 +488,41 @@ def test_a_scan_that_cannot_be_judged_is_still_told(
     assert len(settle(light, ticket.run_id, 1)) == 1
     (notification,) = told(light, rows).values()
     assert notification.missing_formats == ("csv",)
+    assert notification.values["reason"] == "not_rendered"
     assert notification.title.endswith("finished, but could not be judged")
     assert rows(light, "scans")[0]["score"] is None
     assert rows(light, "runs")[0]["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (InvalidSettings("rule pack x is gone"), "rules_gone"),
+        (InvalidEvent("not JSON"), "unreadable"),
+        (RenderFailed("a bug"), "not_judged"),
+    ],
+)
+def test_why_a_scan_could_not_be_judged_is_a_reason_that_people_read_in_their_language(
+    light: Any,
+    record: Any,
+    make_scan: Any,
+    rows: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    ticket = record(light, make_scan(), subject="shop.example")
+    header(ticket, "csv")
+    monkeypatch.setattr(finish, "assessed_report", fail)
+    settle(light, ticket.run_id, 1)
+    (notification,) = told(light, rows).values()
+    assert notification.values["reason"] == reason
+    assert notification.summary == str(error), "machines get the very words"
+    german = load_language("de")
+    assert speak(notification, german).summary == f"Der Grund: {german[f'reason.{reason}']}"
 
 
 def test_an_event_without_reports_goes_straight_to_its_message(

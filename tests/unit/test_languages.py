@@ -26,9 +26,10 @@ from renderers.html_page import render_html
 from renderers.visible import is_hidden
 from renderers.wording import change_values
 from schemas.errors import InvalidSettings
-from schemas.notifications import FACTS, VARIANTS
+from schemas.notifications import FACTS, REASONS, VARIANTS
 from schemas.reports import Category, HistoryPoint, Party, Report, Severity
 from schemas.scans import Scan, decode_scan
+from tasks.sample import FINDING
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("channels", "cli", "compliance", "listener", "renderers", "tasks")
@@ -74,7 +75,7 @@ def placeholders(text: str) -> set[str]:
 
 @every_translation
 def test_a_catalogue_has_every_key_of_the_english_one_and_every_text_of_the_packs(code):
-    assert set(messages(code)) == set(messages("en")) | pack_texts()
+    assert set(messages(code)) == set(messages("en")) | pack_texts() | {FINDING}
 
 
 @every_language
@@ -158,6 +159,7 @@ FAMILIES: dict[str, Callable[[], Iterable[str]]] = {
     "legend_": lambda: ("before", "after", "unknown"),
     "drift.": lambda: ("added", "removed"),
     "fact.": lambda: FACTS,
+    "reason.": lambda: REASONS,
     "message.": lambda: (
         f"{variant}.{part}"
         for variant, names in VARIANTS.items()

@@ -16,6 +16,7 @@ from languages.language import known_languages, load_language
 from schemas.events import PUBLISHED, EventType
 from schemas.notifications import (
     FACTS,
+    REASONS,
     VARIANTS,
     ArtifactLink,
     Attachment,
@@ -28,9 +29,15 @@ from schemas.notifications import (
     Notification,
 )
 from schemas.reports import Severity
+from tasks.sample import sample
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-WORDS = {"domain": "example.org", "since": "2026-01-31", "reason": "Grund", "said": "<b>so</b>"}
+WORDS = {
+    "domain": "example.org",
+    "since": "2026-01-31",
+    "reason": "unreadable",
+    "said": "<b>so</b>",
+}
 TITLE = "Advertising cookies set before a choice"
 
 
@@ -79,6 +86,30 @@ def test_every_kind_of_news_is_told_in_every_language(variant, code):
         assert told.title != english.title
         assert "2026-01-31" not in told.summary
         assert told.findings[0].title != TITLE
+
+
+@pytest.mark.parametrize("code", known_languages())
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_reason_is_told_in_the_readers_language(reason, code):
+    values = {"domain": "example.org", "reason": reason}
+    told = speak(notification("scan.completed.unjudged", values=values), load_language(code))
+    assert (REASONS[reason] in told.summary) is (code == "en")
+    assert reason not in told.summary.split()
+
+
+def test_a_reason_in_the_words_of_an_earlier_release_is_told_as_it_is():
+    values = {"domain": "example.org", "reason": "no format came out"}
+    told = speak(notification("scan.completed.unjudged", values=values), load_language("de"))
+    assert told.summary == "Der Grund: no format came out"
+
+
+@pytest.mark.parametrize("code", known_languages())
+def test_nothing_of_a_sample_is_english_to_those_who_read_another_language(code):
+    said = sample(NOW)
+    told = speak(said, load_language(code))
+    for shown, english in ((told.title, said.title), (told.summary, said.summary)):
+        assert (shown == english) is (code == "en")
+    assert (told.findings[0].title == said.findings[0].title) is (code == "en")
 
 
 def test_every_event_of_the_contract_has_a_variant():
