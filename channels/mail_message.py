@@ -27,6 +27,7 @@ from channels.operator_templates import NO_TEMPLATES, OperatorTemplates
 from channels.readable import one_line
 from channels.spoken import language_of, speak
 from channels.template_filters import FILTERS, TESTS
+from channels.unsubscribing import unsubscribe_link
 from languages.language import Language
 from schemas.errors import DeliveryRejected
 from schemas.notifications import Attachment, ChannelKind, Message, Notification
@@ -105,6 +106,7 @@ def compose(
     mail_from: str,
     unsubscribe_url: str | None,
     now: datetime,
+    unsubscribe_key: str | None = None,
     templates: OperatorTemplates = NO_TEMPLATES,
 ) -> Envelope:
     """Build the e-mail.
@@ -123,7 +125,8 @@ def compose(
     t = language_of(message.language)
     notification = speak(message.notification, t)
     international = not (sender.addr_spec.isascii() and recipient.addr_spec.isascii())
-    shown = _shown(message, notification, unsubscribe_url, t)
+    link = unsubscribe_link(message.subscriber_id, unsubscribe_url, unsubscribe_key)
+    shown = _shown(message, notification, link.url if link else None, t)
     texts = templates.texts(ChannelKind.EMAIL, notification, shown)
     mail = EmailMessage(policy=_INTERNATIONAL if international else _PLAIN)
     mail["From"] = Address(one_line(name, 100), sender.username, sender.domain)
@@ -133,9 +136,10 @@ def compose(
     mail["Date"] = format_datetime(now)
     mail["Message-ID"] = f"<{_left_side(message.message_id)}@{sender.domain}>"
     mail["Auto-Submitted"] = "auto-generated"
-    if unsubscribe_url is not None:
-        mail["List-Unsubscribe"] = f"<{unsubscribe_url}>"
-        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    if link is not None:
+        mail["List-Unsubscribe"] = f"<{link.url}>"
+        if link.one_click:
+            mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     mail.set_content(texts.get("txt") or _template("mail.txt.j2").render(shown))
     mail.add_alternative(
         texts.get("html") or _template("mail.html.j2").render(shown), subtype="html"

@@ -40,10 +40,12 @@ class SmtpChannel:
         """Hand over once.  See ``Channel.send``; a mailbox tells repeats by ``Message-ID``."""
         if not self._settings.smtp_host:
             raise DeliveryRejected("e-mail is off: set SCANHERALD_SMTP_HOST to a mail server")
+        key = self._settings.unsubscribe_key
         envelope = compose(
             message,
             mail_from=self._settings.mail_from,
             unsubscribe_url=self._settings.list_unsubscribe_url,
+            unsubscribe_key=key.get_secret_value() if key else None,
             now=self._clock(),
             templates=self._templates,
         )

@@ -311,6 +311,38 @@ def rekey(as_json: AsJson = False) -> None:
         console.print(f"{name}: {again:,} of {total:,} encrypted again with the newest key.")
 
 
+@app.command("unsubscribe-token", epilog="Example: scanherald subscribers unsubscribe-token anna")
+def unsubscribe_token_command(subscriber_id: Name, as_json: AsJson = False) -> None:
+    """Print the token by which an e-mail's unsubscribe link names a subscriber."""
+    from channels.unsubscribing import unsubscribe_link, unsubscribe_token
+
+    with _opened() as parts:
+        _found(parts, subscriber_id)
+        key, url = _unsubscribe_key(parts.settings), parts.settings.list_unsubscribe_url
+    token, link = unsubscribe_token(subscriber_id, key), unsubscribe_link(subscriber_id, url, key)
+    if as_json:
+        print_json({"token": token, "link": link and link.url})
+        return
+    Console(soft_wrap=True, highlight=False).print(token, markup=False)
+
+
+@app.command("check-token", epilog="Example: scanherald subscribers check-token YW5uYQ.Kx…")
+def check_token_command(
+    token: Annotated[str, typer.Argument(help="The token of an unsubscribe link.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print whose token it is; exit status 1 if nobody's.  Then: subscribers pause NAME."""
+    from channels.unsubscribing import subscriber_of_token
+
+    name = subscriber_of_token(token, _unsubscribe_key(load_settings()))
+    if name is None:
+        raise NotFound("this token was not made with SCANHERALD_UNSUBSCRIBE_KEY; change nothing")
+    if as_json:
+        print_json({"subscriber_id": name})
+        return
+    Console(soft_wrap=True, highlight=False, emoji=False).print(cell(name))
+
+
 def save(settings: Settings, subscriber: Subscriber) -> bool:
     """Write a subscriber into the ledger.  True if it is new."""
     with _opened(settings) as parts:
@@ -350,6 +382,14 @@ def _found(parts: Wiring, subscriber_id: str) -> Subscriber:
     if subscriber is None:
         raise _unknown(subscriber_id)
     return subscriber
+
+
+def _unsubscribe_key(settings: Settings) -> str:
+    if settings.unsubscribe_key is None:
+        raise InvalidSettings(
+            "SCANHERALD_UNSUBSCRIBE_KEY is not set; choose 32 random characters or more"
+        )
+    return settings.unsubscribe_key.get_secret_value()
 
 
 def _unknown(subscriber_id: str) -> NotFound:

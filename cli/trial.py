@@ -40,6 +40,7 @@ def send_samples(
             message_id=parts.new_id(),
             notification=sample(parts.clock()),
             address=address,
+            subscriber_id=subscriber.subscriber_id,
             language=subscriber.locale or parts.settings.language,
         )
         answers.append(_answer(parts, subscriber, address, message))

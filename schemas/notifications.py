@@ -287,6 +287,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     notification: Notification
     address: ChannelAddress
     language: str = "en"
+    subscriber_id: str = ""
+    """Who is told; an e-mail's link to unsubscribe names them."""
     attachments: tuple[Attachment, ...] = ()
     """For channels that can carry any; the others have the links."""
     too_large: tuple[str, ...] = ()

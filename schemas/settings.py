@@ -356,7 +356,9 @@ class Settings(BaseSettings):
         None, description="Folder of your own message templates; see docs/notifications.md."
     )
     list_unsubscribe_url: str | None = Field(
-        None, description="https address for List-Unsubscribe; no header when empty."
+        None,
+        description="https address for List-Unsubscribe; no header when empty. With {token} in "
+        "it, it names the subscriber and mail clients may post to it.",
     )
 
     # Secrets
@@ -369,6 +371,13 @@ class Settings(BaseSettings):
         None,
         description="Ed25519 private key that signs evidence bundles: PEM, or base64 of its "
         "32 bytes; a key file in data_dir when empty.",
+    )
+
+    unsubscribe_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="Key of the {token} in list_unsubscribe_url, 32 characters or more, shared "
+        "with the endpoint that checks it; see docs/notifications.md.",
     )
 
     # Fault tests
@@ -423,6 +432,9 @@ class Settings(BaseSettings):
             # Redis gives away what takes longer, at work or waiting for its countdown
             ordered.append(("task_time_limit_s", "visibility_timeout_s", True))
             ordered.append(("retry_max_s", "visibility_timeout_s", True))
+        if self.unsubscribe_key is None and "{token}" in (self.list_unsubscribe_url or ""):
+            names = environment_name("list_unsubscribe_url"), environment_name("unsubscribe_key")
+            raise ValueError(f"{names[0]} holds {{token}}, so {names[1]} is needed to make one")
         for lower, higher, strictly in ordered:
             low, high = getattr(self, lower), getattr(self, higher)
             if low > high or (strictly and low == high):

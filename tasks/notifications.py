@@ -250,6 +250,7 @@ def _send(parts: Wiring, taken: _Taken) -> Receipt:
         message_id=delivery.delivery_id,
         notification=delivery.notification,
         address=taken.address,
+        subscriber_id=delivery.subscriber_id,
         language=delivery.locale or parts.settings.language,
     )
     return parts.channel(delivery.channel).send(attach(parts, message, delivery.attach))

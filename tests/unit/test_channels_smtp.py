@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,6 +22,7 @@ from hypothesis import strategies as st
 
 from channels.mail_message import compose, subject
 from channels.smtp import SmtpChannel
+from channels.unsubscribing import subscriber_of_token, unsubscribe_token
 from cli.sinks import MailSink
 from schemas.errors import ChannelUnavailable, DeliveryRejected
 from schemas.events import EventType
@@ -37,7 +42,12 @@ from schemas.settings import Settings
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
 
-def message(target: str = "dpo@example.org", message_id: str = "dlv-1", **changes: Any) -> Message:
+def message(
+    target: str = "dpo@example.org",
+    message_id: str = "dlv-1",
+    subscriber_id: str = "",
+    **changes: Any,
+) -> Message:
     fields: dict[str, Any] = {
         "event_key": "scan.completed:1",
         "type": EventType.SCAN_COMPLETED,
@@ -50,6 +60,7 @@ def message(target: str = "dpo@example.org", message_id: str = "dlv-1", **change
     }
     return Message(
         message_id=message_id,
+        subscriber_id=subscriber_id,
         notification=Notification(**{**fields, **changes}),
         address=ChannelAddress(kind=ChannelKind.EMAIL, target=target),
     )
@@ -91,7 +102,6 @@ def test_the_headers_are_complete(sink: MailSink) -> None:
         "Message-ID": "<dlv-1@scanherald.example>",
         "Auto-Submitted": "auto-generated",
         "List-Unsubscribe": "<https://example.org/stop?u=1>",
-        "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         "MIME-Version": "1.0",
         "Content-Type": sunk.parsed["Content-Type"],
         "Content-Language": "en",
@@ -106,6 +116,49 @@ def test_without_an_unsubscribe_address_nothing_offers_one(sink: MailSink) -> No
 
     (sunk,) = sink.messages
     assert b"nsubscribe" not in sunk.content
+
+
+STOP = {"list_unsubscribe_url": "https://example.org/stop?t={token}", "unsubscribe_key": "k" * 32}
+
+
+def test_a_link_to_unsubscribe_says_for_whom_and_nobody_else_can_make_it(sink: MailSink) -> None:
+    for name in ("anna", "ben"):
+        deliver(sink, message(subscriber_id=name), **STOP)
+
+    for name, sunk in zip(("anna", "ben"), sink.messages, strict=True):
+        assert sunk.parsed["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+        (token,) = re.fullmatch(
+            r"<https://example\.org/stop\?t=([\w.-]+)>", sunk.parsed["List-Unsubscribe"]
+        ).groups()
+        assert subscriber_of_token(token, "k" * 32) == name
+        assert subscriber_of_token(token, "x" * 32) is None
+        for part in ("plain", "html"):
+            assert token in sunk.parsed.get_body((part,)).get_content()
+        # As docs/notifications.md tells operators to check it.
+        who, mac = token.split(".")
+        assert base64.urlsafe_b64decode(who + "==") == name.encode()
+        digest = hmac.new(b"k" * 32, name.encode(), hashlib.sha256).digest()
+        assert base64.urlsafe_b64encode(digest).decode().rstrip("=") == mac
+
+
+def test_a_link_that_names_nobody_is_no_one_click_address(sink: MailSink) -> None:
+    deliver(sink, message(subscriber_id="anna"), list_unsubscribe_url="https://example.org/stop")
+    deliver(sink, message(), **STOP)
+    deliver(sink, message(subscriber_id="\U0001f600" * 200), **STOP)
+
+    page, nobody, too_long = (sunk.parsed for sunk in sink.messages)
+    assert page["List-Unsubscribe"] == "<https://example.org/stop>"
+    assert page["List-Unsubscribe-Post"] is None
+    for parsed in (nobody, too_long):
+        assert "nsubscribe" not in parsed.as_string()
+
+
+@pytest.mark.parametrize("token", ["", ".", "YW5uYQ", "YW5uYQ.", "YW5uYQ.YW5uYQ", "ü.ü", "%.%"])
+def test_what_is_no_token_is_nobodys(token: str) -> None:
+    made = unsubscribe_token("anna", "k" * 32)
+    assert subscriber_of_token(made, "k" * 32) == "anna"
+    assert subscriber_of_token(token, "k" * 32) is None
+    assert subscriber_of_token(f"YmVu.{made.partition('.')[2]}", "k" * 32) is None
 
 
 def test_both_texts_tell_the_whole_story(sink: MailSink) -> None:

@@ -54,6 +54,8 @@ COMMANDS = (
     ("subscribers", "pause"),
     ("subscribers", "resume"),
     ("subscribers", "rekey"),
+    ("subscribers", "unsubscribe-token"),
+    ("subscribers", "check-token"),
     ("why",),
     ("dead-letters",),
     ("dead-letters", "show"),

@@ -75,6 +75,7 @@ def test_an_accepted_message_is_sent_and_its_receipt_kept(post: Post, clock: Any
     assert (attempt["status_code"], attempt["receipt"]) == (202, "queued")
     (message,) = post.channel.sent
     assert message.message_id == post.ticket.delivery_id
+    assert message.subscriber_id == "anna"
     assert message.address.target == "https://anna.example/webhook"
     assert message.notification.summary == "DNS"
 

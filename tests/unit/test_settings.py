@@ -61,6 +61,15 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [key.get_secret_value() for key in settings.encryption_keys] == ["new", "old"]
 
 
+def test_a_token_in_the_unsubscribe_address_needs_a_key_to_make_it() -> None:
+    url = {"list_unsubscribe_url": "https://example.org/stop?t={token}"}
+    with pytest.raises(InvalidSettings, match="SCANHERALD_UNSUBSCRIBE_KEY is needed"):
+        load_settings(**url)
+    with pytest.raises(InvalidSettings, match="SCANHERALD_UNSUBSCRIBE_KEY: "):
+        load_settings(**url, unsubscribe_key="k" * 31)
+    assert load_settings(**url, unsubscribe_key="k" * 32).unsubscribe_key is not None
+
+
 def test_an_empty_list_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCANHERALD_DELIVERY_SCHEDULE_S", "")
     assert load_settings().delivery_schedule_s == ()

@@ -385,6 +385,26 @@ def test_a_refusal_says_what_to_do_and_exits_1(run, trial, error, advice):
     assert advice in answer["do"]
 
 
+def test_the_token_of_a_subscribers_mails_is_printed_and_checked(run, refused, monkeypatch):
+    run("add", "anna", "--email", "anna@example.org")
+    assert "SCANHERALD_UNSUBSCRIBE_KEY is not set" in refused("unsubscribe-token", "anna")
+    monkeypatch.setenv("SCANHERALD_UNSUBSCRIBE_KEY", "k" * 32)
+    monkeypatch.setenv("SCANHERALD_LIST_UNSUBSCRIBE_URL", "https://example.org/?t={token}")
+    made = json.loads(run("unsubscribe-token", "anna", "--json"))
+    assert made["link"] == f"https://example.org/?t={made['token']}"
+    assert run("unsubscribe-token", "anna").strip() == made["token"]
+    assert run("check-token", made["token"]).strip() == "anna"
+    assert "was not made with" in refused("check-token", "YmVu.x")
+    assert "no subscriber 'ben'" in refused("unsubscribe-token", "ben")
+
+
+def test_a_sample_carries_the_link_of_its_subscriber(run, trial, light):
+    run("add", "anna", "--email", "anna@example.org")
+    trial(Receipt(status_code=250, text="ok"))
+    (message,) = light.channel(ChannelKind.EMAIL).sent
+    assert message.subscriber_id == "anna"
+
+
 def test_a_channel_that_a_subscriber_does_not_have_is_named(run, refused):
     run("add", "anna", *HOOK)
     assert "it has: webhook" in refused("test", "anna", "--channel", "slack")
