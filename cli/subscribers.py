@@ -41,8 +41,8 @@ Webhook = Annotated[str | None, typer.Option(help="Webhook URL.")]
 WebhookSecret = Annotated[
     str | None,
     typer.Option(
-        help="whsec_… to sign webhooks with; made when left out. Two, separated by a space, "
-        "while one replaces the other."
+        help="whsec_… to sign webhooks with, in place of the one there is; made when left out. "
+        "Two, separated by a space, while one replaces the other; see rotate-secret."
     ),
 ]
 Slack = Annotated[str | None, typer.Option(help="Slack incoming-webhook URL.")]
@@ -168,6 +168,45 @@ def edit(
     _print_saved("Changed", False, granted, as_json=as_json)
 
 
+@app.command("rotate-secret", epilog="Example: scanherald subscribers rotate-secret anna --finish")
+def rotate_secret(
+    subscriber_id: Name,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="The receiver knows the new one: drop the old one.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new webhook secret; the old one stays valid beside it until --finish.
+
+    Meanwhile every message carries both signatures, so a receiver accepts it
+    before and after it has learned the new secret.
+    """
+    import secrets
+
+    from cli.secret_rotation import begin_rotation, finish_rotation, secrets_of
+
+    with _opened() as parts:
+        before, made = _found(parts, subscriber_id), None
+        if finish:
+            after = finish_rotation(before)
+        else:
+            after, made = begin_rotation(before, secrets.token_bytes)
+        _save(parts, after)
+    valid = len(secrets_of(after))
+    if as_json:
+        print_json({"subscriber_id": subscriber_id, "webhook_secret": made, "valid_secrets": valid})
+        return
+    console = Console(soft_wrap=True)
+    if made is None:
+        console.print(f"The new secret of {cell(subscriber_id)} alone is valid now.")
+        return
+    console.print(f"New webhook secret, shown this once: {made}")
+    console.print(
+        "The old one is valid beside it, until: "
+        f"scanherald subscribers rotate-secret {cell(subscriber_id)} --finish"
+    )
+
+
 @app.command(epilog="Example: scanherald subscribers pause anna")
 def pause(subscriber_id: Name) -> None:
     """Tell a subscriber nothing until resumed: it is suppressed, not kept for later."""
@@ -210,6 +249,7 @@ def list_command(as_json: AsJson = False) -> None:
 @app.command(epilog="Example: scanherald subscribers show anna --json")
 def show(subscriber_id: Name, as_json: AsJson = False) -> None:
     """Show all that is kept of one subscriber; addresses shortened, secrets never."""
+    from cli.secret_rotation import secrets_of
     from store.endpoints import disabled_endpoints
     from store.held import count_held
     from store.subscribers import find_record, find_subscriber
@@ -222,6 +262,7 @@ def show(subscriber_id: Name, as_json: AsJson = False) -> None:
     if subscriber is None or record is None:
         raise _unknown(subscriber_id)
     row = _row(subscriber, disabled) | {
+        "webhook_secrets": len(secrets_of(subscriber)),
         "created_at": record.created_at,
         "changed_at": record.changed_at,
         "held_for_quiet_hours": held.get(HeldFor.QUIET_HOURS.value, 0),

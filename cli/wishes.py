@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -29,6 +30,9 @@ from schemas.reports import Format, Severity
 from schemas.settings import Settings
 
 NONE, ALL = "none", "all"
+
+MAX_SECRETS = 2
+"""Of one webhook: the new one and the old one, while one replaces the other."""
 
 _SPAN = re.compile(r"(\S+?)\s*[-–]\s*(\S+)")
 _GLOB = re.compile(r"(?:[\w.*?-]|\[!?[\w-]+\])+")
@@ -150,6 +154,8 @@ def _channels(
             known.pop(kind, None)
         elif target is not None:
             secret = known[kind].secret if kind in known else None
+            if secret is not None and not _same_host(known[kind].target, target):
+                secret = None  # whoever answered at the old host knows it
             known[kind] = ChannelAddress(kind=kind, target=target, secret=secret)
     made = None
     hook = known.get(ChannelKind.WEBHOOK)
@@ -159,6 +165,8 @@ def _channels(
         from channels.signing import new_secret
 
         secret = wishes.webhook_secret or hook.secret
+        if secret is not None and len(secret.split()) > MAX_SECRETS:
+            raise InvalidSettings("--webhook-secret takes one secret, or two while one goes")
         if secret is None:
             secret = made = new_secret(secrets.token_bytes)
         known[ChannelKind.WEBHOOK] = msgspec.structs.replace(hook, secret=secret)
@@ -169,6 +177,15 @@ def _channels(
         if wishes.targets.get(address.kind) or address.kind is ChannelKind.WEBHOOK:
             check_address(address, settings)
     return tuple(known[kind] for kind in ChannelKind if kind in known), made
+
+
+def _same_host(before: str, now: str) -> bool:
+    try:
+        parts = [urlsplit(url) for url in (before, now)]
+        one, other = ((part.scheme, part.hostname, part.port) for part in parts)
+    except ValueError:
+        return False
+    return one == other
 
 
 def _quiet_hours(wishes: Wishes, before: Subscriber) -> QuietHours | None:

@@ -54,6 +54,7 @@ COMMANDS = (
     ("subscribers", "pause"),
     ("subscribers", "resume"),
     ("subscribers", "rekey"),
+    ("subscribers", "rotate-secret"),
     ("subscribers", "unsubscribe-token"),
     ("subscribers", "check-token"),
     ("why",),

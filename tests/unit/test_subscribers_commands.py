@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import standardwebhooks
+import svix.webhooks
 from cryptography.fernet import Fernet
 from standardwebhooks import Webhook
 from typer.testing import CliRunner
@@ -366,6 +368,70 @@ def test_the_guard_and_the_signature_are_those_of_every_message(run, kept, monke
         (answer,) = json.loads(run("test", "anna", "--json", status=1))
         assert "SCANHERALD_HTTP_ALLOW" in answer["do"]
         assert len(sink.requests) == 1
+
+
+VERIFIERS = (
+    (standardwebhooks.Webhook, standardwebhooks.WebhookVerificationError),
+    (svix.webhooks.Webhook, svix.webhooks.WebhookVerificationError),
+)
+
+
+def test_a_secret_is_rotated_while_either_verifies_and_without_knowing_the_old_one(
+    run, kept, refused, monkeypatch
+):
+    with HttpSink() as sink:
+        monkeypatch.setenv("SCANHERALD_HTTP_ALLOW", f"127.0.0.1:{sink.port}")
+
+        def accepted(*secrets: str) -> list[bool]:
+            run("test", "anna")
+            request, answers = sink.requests[-1], []
+            for secret in secrets:
+                for verifier, refusal in VERIFIERS:
+                    try:
+                        verifier(secret).verify(request.body, dict(request.headers))
+                    except refusal:
+                        answers.append(False)
+                    else:
+                        answers.append(True)
+            return answers
+
+        added = run("add", "anna", "--webhook", f"{sink.url}/hook", "--json")
+        old = json.loads(added)["webhook_secret"]
+        assert "no rotation of 'anna' is under way" in refused("rotate-secret", "anna", "--finish")
+        said = json.loads(run("rotate-secret", "anna", "--json"))
+        new = said["webhook_secret"]
+        assert said["valid_secrets"] == 2
+        assert json.loads(run("show", "anna", "--json"))["webhook_secrets"] == 2
+        assert accepted(old, new) == [True] * 4
+        assert "is under way" in refused("rotate-secret", "anna")
+        assert accepted(old, new) == [True] * 4
+        assert "alone is valid" in run("rotate-secret", "anna", "--finish")
+        assert accepted(old, new) == [False, False, True, True]
+        assert new in str(kept().channels[0].secret)
+
+
+def test_only_a_webhook_has_a_secret_to_rotate(run, refused):
+    run("add", "anna", "--email", "a@example.org")
+    assert "'anna' has no webhook" in refused("rotate-secret", "anna")
+    assert "no subscriber 'ben'" in refused("rotate-secret", "ben")
+
+
+def test_another_host_does_not_get_the_secret_that_the_old_one_knows(run, kept):
+    run("add", "anna", *HOOK, "--json")
+    old = kept().channels[0].secret
+    same = json.loads(run("edit", "anna", "--webhook", "https://r.example/other", "--json"))
+    assert (same["webhook_secret"], kept().channels[0].secret) == (None, old)
+    moved = json.loads(run("edit", "anna", "--webhook", "https://s.example/hook", "--json"))
+    assert moved["webhook_secret"] not in (None, old)
+    assert kept().channels[0].secret == moved["webhook_secret"]
+    run("edit", "anna", "--webhook", "https://t.example/hook", "--webhook-secret", str(old))
+    assert kept().channels[0].secret == old, "who names a secret gets it"
+
+
+def test_more_than_two_secrets_are_refused(run, refused):
+    run("add", "anna", *HOOK)
+    three = " ".join(f"whsec_{letter * 32}" for letter in "abc")
+    assert "takes one secret, or two" in refused("edit", "anna", "--webhook-secret", three)
 
 
 @pytest.mark.parametrize(
