@@ -278,11 +278,11 @@ def show(subscriber_id: Name, as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example: scanherald subscribers remove anna")
 def remove(subscriber_id: Name) -> None:
-    """Remove a subscriber; what was sent stays on record."""
+    """Remove a subscriber; what waits is not sent any more, what was sent stays on record."""
     from store.subscribers import remove_subscriber
 
     with _opened() as parts, parts.ledger.write() as connection:
-        removed = remove_subscriber(connection, subscriber_id)
+        removed = remove_subscriber(connection, subscriber_id, parts.clock())
     if not removed:
         raise _unknown(subscriber_id)
     Console().print(f"Removed {cell(subscriber_id)}.")

@@ -20,7 +20,8 @@ from schemas.reports import Severity
 from schemas.runs import DeliveryState
 from store.deliveries import save_notification
 from store.ledger import insert, plain, unpack
-from store.tables import deliveries, notifications
+from store.subscribers import BATCH, find_records, wants_still
+from store.tables import deliveries, events, notifications, runs
 
 _FOR_DIGEST = and_(
     deliveries.c.held_for == HeldFor.DIGEST.value,
@@ -29,10 +30,15 @@ _FOR_DIGEST = and_(
 )
 
 
+UNWANTED = "the preferences do not ask for it any more"
+"""The reason of what was held, and is not told because of a wish changed meanwhile."""
+
+
 def release_held(connection: Connection, now: datetime, limit: int) -> int:
     """Let go of deliveries whose quiet time is over, the longest due first; return how many.
 
-    They are pending and due, so the same sweep's ``claim_due`` starts them.
+    What its subscriber has ceased to ask for is suppressed instead.  The others
+    are pending and due, so the same sweep's ``claim_due`` starts them.
     """
     return _release(connection, or_(deliveries.c.held_for.is_(None), not_(_FOR_DIGEST)), now, limit)
 
@@ -65,6 +71,11 @@ def due_digests(connection: Connection, now: datetime, limit: int) -> list[DueDi
         DueDigest(subscriber_id, ChannelKind(channel), due_at, count)
         for subscriber_id, channel, due_at, count in rows
     ]
+
+
+def drop_unwanted(connection: Connection, due: DueDigest, now: datetime) -> int:
+    """Suppress what a digest was to tell of and its subscriber has ceased to ask for."""
+    return _drop(connection, and_(_FOR_DIGEST, *_of(due), *_waiting(now)), now)
 
 
 def release_single(connection: Connection, due: DueDigest, now: datetime) -> int:
@@ -167,17 +178,95 @@ def count_held(connection: Connection, subscriber_id: str) -> dict[str, int]:
 
 
 def _release(connection: Connection, which: ColumnElement[bool], now: datetime, limit: int) -> int:
-    due = (
-        select(deliveries.c.delivery_id)
-        .where(which, *_waiting(now))
-        .order_by(deliveries.c.due_at, deliveries.c.delivery_id)
-        .limit(limit)
+    due = list(
+        connection.execute(
+            select(deliveries.c.delivery_id)
+            .where(which, *_waiting(now))
+            .order_by(deliveries.c.due_at, deliveries.c.delivery_id)
+            .limit(limit)
+        ).scalars()
     )
+    _drop(connection, deliveries.c.delivery_id.in_(due), now)
     return connection.execute(
         update(deliveries)
         .where(deliveries.c.delivery_id.in_(due), *_waiting(now))
         .values(state=DeliveryState.PENDING.value, lease_until=None)
     ).rowcount
+
+
+def _drop(connection: Connection, which: ColumnElement[bool], now: datetime) -> int:
+    """Suppress the rows whose subscriber's wishes have changed since and exclude them now.
+
+    Nothing is decoded but of those whose subscriber was changed at all.
+    """
+    rows = (
+        select(
+            deliveries.c.delivery_id,
+            deliveries.c.subscriber_id,
+            deliveries.c.event_key,
+            deliveries.c.created_at,
+        )
+        .where(which, deliveries.c.address.is_(None))
+        .order_by(deliveries.c.delivery_id)
+        .limit(BATCH)
+    )
+    page, dropped = rows, 0
+    while found := connection.execute(page).all():
+        records = find_records(connection, list({row.subscriber_id for row in found}))
+        doubtful = [
+            row
+            for row in found
+            if (record := records.get(row.subscriber_id)) is not None
+            and (record.changed_at is None or record.changed_at > row.created_at)
+        ]
+        news = _news(connection, [row.event_key for row in doubtful])
+        unwanted = [
+            row.delivery_id
+            for row in doubtful
+            if not wants_still(
+                records[row.subscriber_id].subscriber,
+                news[row.event_key].notification,
+                news[row.event_key].owner,
+                by_run=news[row.event_key].by_run,
+            )
+        ]
+        dropped += connection.execute(
+            update(deliveries)
+            .where(deliveries.c.delivery_id.in_(unwanted), *_waiting(now))
+            .values(
+                state=DeliveryState.SUPPRESSED.value,
+                reason=UNWANTED,
+                settled_at=now,
+                lease_until=None,
+            )
+        ).rowcount
+        page = rows.where(deliveries.c.delivery_id > found[-1].delivery_id)
+    return dropped
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    notification: Notification
+    by_run: bool
+    owner: str | None
+
+
+def _news(connection: Connection, event_keys: list[str]) -> dict[str, _News]:
+    rows = connection.execute(
+        select(
+            notifications.c.event_key,
+            notifications.c.content,
+            notifications.c.run_id,
+            events.c.user_id,
+        )
+        .outerjoin(runs, runs.c.run_id == notifications.c.run_id)
+        .outerjoin(events, events.c.event_pk == runs.c.event_pk)
+        .where(notifications.c.event_key.in_(event_keys))
+    )
+    return {
+        key: _News(msgspec.json.decode(unpack(content), type=Notification), bool(run_id), owner)
+        for key, content, run_id, owner in rows
+    }
 
 
 def _of(due: DueDigest) -> tuple[ColumnElement[bool], ...]:

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, Text, cast, delete, select
+from sqlalchemy import Connection, RowMapping, Text, cast, delete, select, update
 
 from schemas.errors import PermanentError
 from schemas.events import EventType
@@ -27,13 +27,20 @@ from schemas.notifications import (
     Subscriber,
 )
 from schemas.reports import Severity
+from schemas.runs import DeliveryState
 from store.endpoints import enable_endpoint, forget_endpoints
 from store.ledger import insert, plain
 from store.secrets import SecretBox
-from store.tables import subscribers
+from store.tables import deliveries, subscribers
 
 BATCH = 500
 """Rows of one look."""
+
+_OPEN = [
+    DeliveryState.PENDING.value,
+    DeliveryState.HELD.value,
+    DeliveryState.SENDING.value,
+]
 
 MAX_USER_ID = 255
 """Characters."""
@@ -123,9 +130,33 @@ def _changed(
     return [address.kind for address in addresses if old.get(address.kind) != address.target]
 
 
-def remove_subscriber(connection: Connection, subscriber_id: str) -> bool:
-    """Forget a subscriber; what was sent stays on record.  False if there was none."""
+REMOVED = "the subscriber was removed"
+"""The reason of what was not sent, or not again, because its subscriber is gone."""
+
+
+def remove_subscriber(connection: Connection, subscriber_id: str, now: datetime) -> bool:
+    """Forget a subscriber; what was sent stays on record.  False if there was none.
+
+    What waits for them ends here, so that whoever is given the name next gets none
+    of it.  A send that is under way may still arrive; its row says removed, its
+    attempt says what came of it, and no other try is made.
+    """
     forget_endpoints(connection, subscriber_id)
+    connection.execute(
+        update(deliveries)
+        .where(
+            deliveries.c.subscriber_id == subscriber_id,
+            deliveries.c.address.is_(None),  # else it was never a subscriber's
+            deliveries.c.state.in_(_OPEN),
+        )
+        .values(
+            state=DeliveryState.SUPPRESSED.value,
+            reason=REMOVED,
+            settled_at=now,
+            lease_until=None,
+            slot_at=None,
+        )
+    )
     return bool(
         connection.execute(
             delete(subscribers).where(subscribers.c.subscriber_id == subscriber_id)
@@ -160,10 +191,17 @@ class SubscriberRecord:
 def find_record(connection: Connection, subscriber_id: str) -> SubscriberRecord | None:
     """One subscriber's record, or None.  Nothing is decrypted."""
     row = _row(connection, subscriber_id)
-    if row is None:
-        return None
-    changed_at = _preferences.decode(row["preferences"]).changed_at
-    return SubscriberRecord(_subscriber(row), row["created_at"], changed_at)
+    return None if row is None else _record(row)
+
+
+def find_records(
+    connection: Connection, subscriber_ids: Sequence[str]
+) -> dict[str, SubscriberRecord]:
+    """The records of those of these who are subscribers.  At most some hundreds."""
+    rows = connection.execute(
+        select(*_COLUMNS).where(subscribers.c.subscriber_id.in_(subscriber_ids))
+    ).mappings()
+    return {row["subscriber_id"]: _record(row) for row in rows}
 
 
 def subscribers_of_users(
@@ -221,6 +259,21 @@ def wants(subscriber: Subscriber, notification: Notification, owner: str | None)
     )
 
 
+def wants_still(
+    subscriber: Subscriber, notification: Notification, owner: str | None, *, by_run: bool
+) -> bool:
+    """Whether a subscriber who was to be told is still to be.
+
+    A digest is theirs anyway, and what a task told them by their name they are told
+    if they ask for its type: such news have no filters of domain and severity.
+    """
+    if notification.type is EventType.NOTIFICATION_DIGEST:
+        return True
+    if by_run or notification.type is EventType.OPERATOR_ALERT:
+        return wants(subscriber, notification, owner)
+    return wants_type(subscriber, notification)
+
+
 def owns(subscriber: Subscriber, owner: str | None) -> bool:
     """Whether the scan is the subscriber's own."""
     return owner is not None and subscriber.user_id == owner
@@ -271,6 +324,11 @@ def _row(connection: Connection, subscriber_id: str) -> RowMapping | None:
         .mappings()
         .one_or_none()
     )
+
+
+def _record(row: RowMapping) -> SubscriberRecord:
+    changed_at = _preferences.decode(row["preferences"]).changed_at
+    return SubscriberRecord(_subscriber(row), row["created_at"], changed_at)
 
 
 def _subscriber(row: RowMapping, box: SecretBox | None = None) -> Subscriber:

@@ -19,6 +19,7 @@ from schemas.reports import Severity
 from store.held import (
     DueDigest,
     Merged,
+    drop_unwanted,
     due_digests,
     merge_members,
     release_held,
@@ -40,12 +41,13 @@ def release_due(connection: Connection, parts: Wiring, now: datetime, limit: int
     released = release_held(connection, now, limit)
     digests = 0
     for due in due_digests(connection, now, limit):
-        if due.members == 1:
+        members = due.members - drop_unwanted(connection, due, now)
+        if members == 1:
             released += release_single(connection, due, now)
             continue
         digest_id = parts.new_id()
         merged = merge_members(connection, due, digest_id, now, LISTED)
-        if merged.total:  # else another sweep was there first
+        if merged.total:  # else nobody wants them any more, or another sweep was there first
             told = partial(digest, merged=merged, due=due, now=now)
             save_digest(connection, due, digest_id, now, told)
             digests += 1

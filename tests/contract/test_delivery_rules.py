@@ -507,5 +507,5 @@ def test_another_address_starts_with_a_clean_record_and_the_same_one_does_not(
 def test_a_name_that_is_given_away_starts_with_a_clean_record(ledger: Ledger) -> None:
     write(ledger, save_subscriber, Subscriber(subscriber_id="anna", channels=(HOOK,)), BOX, NOW)
     assert fail(ledger, NOW, gone=True, name="anna")
-    assert write(ledger, remove_subscriber, "anna")
+    assert write(ledger, remove_subscriber, "anna", NOW)
     assert refusal(ledger, "anna") is None

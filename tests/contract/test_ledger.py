@@ -1370,8 +1370,8 @@ def test_a_subscriber_is_saved_replaced_found_and_removed(ledger: Ledger) -> Non
         [paused, hostile], key=lambda item: item.subscriber_id
     )
     assert read(ledger, figures.count_subscribers) == 1
-    assert write(ledger, subscribers.remove_subscriber, "officer")
-    assert not write(ledger, subscribers.remove_subscriber, "officer")
+    assert write(ledger, subscribers.remove_subscriber, "officer", NOW)
+    assert not write(ledger, subscribers.remove_subscriber, "officer", NOW)
     assert read(ledger, subscribers.find_subscriber, "officer", BOX) is None
 
 

@@ -197,4 +197,4 @@ def test_a_rekey_without_the_old_key_stops_at_what_it_cannot_read(ledger: Ledger
         resealing.reseal_all(ledger, SecretBox([NEW]))
     with ledger.write() as connection:
         assert find_subscriber(connection, "anna", SecretBox([OLD])) is not None
-        assert remove_subscriber(connection, "anna")
+        assert remove_subscriber(connection, "anna", NOW)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from structlog.testing import capture_logs
@@ -17,7 +18,7 @@ from schemas.errors import (
 )
 from schemas.notifications import ChannelKind, Receipt
 from store.deliveries import DeliveryTicket
-from store.subscribers import remove_subscriber
+from store.subscribers import find_subscriber, remove_subscriber, save_subscriber
 from tasks.finish import settle
 from tasks.notifications import deliver, try_delivery
 from tasks.retry import last_number
@@ -171,15 +172,33 @@ def test_a_number_ahead_of_its_turn_is_left_alone(post: Post) -> None:
     assert post.row["state"] == "pending"
 
 
-def test_a_removed_subscriber_is_a_failure_with_a_reason(post: Post) -> None:
+def test_to_a_removed_subscriber_no_try_is_made_whoever_has_the_name_next(
+    post: Post, subscribe: Any, clock: Any
+) -> None:
     with post.parts.ledger.write() as connection:
-        assert remove_subscriber(connection, "anna")
+        assert remove_subscriber(connection, "anna", clock())
+    subscribe(post.parts)
     post.try_number(1)
     assert post.channel.sent == []
-    assert (post.row["state"], post.row["reason"]) == (
-        "failed",
-        "the subscriber or its channel was removed",
-    )
+    assert (post.row["state"], post.row["reason"]) == ("suppressed", "the subscriber was removed")
+
+
+@pytest.mark.parametrize("answer", [Receipt(status_code=200, text="ok"), ChannelUnavailable("503")])
+def test_a_subscriber_removed_during_a_send_gets_no_second_one(
+    post: Post, subscribe: Any, clock: Any, published: list[Any], answer: Any
+) -> None:
+    def meanwhile() -> Any:
+        with post.parts.ledger.write() as connection:
+            assert remove_subscriber(connection, "anna", clock())
+        subscribe(post.parts)
+        return answer
+
+    post.channel.script = [meanwhile]
+    post.try_number(1)
+    post.try_number(2)
+    assert len(post.channel.sent) == 1
+    assert (post.row["state"], post.row["reason"]) == ("suppressed", "the subscriber was removed")
+    assert len(post.attempts) == 1, "what came of it is on record"
 
 
 def test_a_subscriber_without_this_channel_any_more_is_a_failure_too(
@@ -194,11 +213,17 @@ def test_a_subscriber_without_this_channel_any_more_is_a_failure_too(
 def test_a_changed_address_is_used_by_the_next_try(post: Post, subscribe: Any) -> None:
     post.channel.script = [ChannelUnavailable("503")]
     post.try_number(1)
+    subscribe(post.parts, "ben")
     with post.parts.ledger.write() as connection:
-        remove_subscriber(connection, "anna")
-    subscribe(post.parts, user_id="u-1")
+        ben = find_subscriber(connection, "ben", post.parts.box)
+        moved = msgspec.structs.replace(ben, subscriber_id="anna")
+        save_subscriber(connection, moved, post.parts.box, post.parts.clock())
     post.try_number(2)
     assert post.row["state"] == "sent"
+    assert [message.address.target for message in post.channel.sent] == [
+        "https://anna.example/webhook",
+        "https://ben.example/webhook",
+    ]
 
 
 def test_a_send_that_runs_into_the_soft_time_limit_is_tried_again(

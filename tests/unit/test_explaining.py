@@ -174,10 +174,10 @@ def test_who_was_removed_keeps_what_was_planned(light, scanned, subscribe, why):
     subscribe(light)
     scan, _ = scanned()
     with light.ledger.write() as connection:
-        remove_subscriber(connection, "anna")
+        remove_subscriber(connection, "anna", light.clock())
     steps = why(scan)
     assert "deliveries planned before stay on record" in texts(steps, "subscriber")[0]
-    assert texts(steps, "state")[0].startswith("try 1 is published and waits for a worker")
+    assert texts(steps, "state") == ["suppressed: the subscriber was removed"]
 
 
 def test_wishes_changed_since_are_said_to_be_the_present_ones(

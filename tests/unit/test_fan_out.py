@@ -190,7 +190,7 @@ def test_a_repeat_counts_what_is_planned_whatever_was_changed_meanwhile(
     subscribe(parts, "s-0", user_id="u-0", paused=True)
     assert bulk(users) == first
     with parts.ledger.write() as connection:
-        remove_subscriber(connection, "s-1")
+        remove_subscriber(connection, "s-1", parts.clock())
     assert bulk(users)["successful_users"] == 2, "nobody can say any more whose it was"
     assert len(rows(parts, "deliveries")) == 3
 

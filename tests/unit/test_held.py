@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from schemas.notifications import (
 from schemas.reports import Severity
 from store import subscribers as subscribing
 from store.held import due_digests, merge_members
+from store.runs import settle_dead
 from tasks.digests import LISTED
 from tasks.holding import is_quiet
 from tasks.notifications import try_delivery
@@ -37,11 +39,30 @@ HOURLY = Digest(rhythm=DigestRhythm.HOURLY)
 
 
 @pytest.fixture
-def tell(parts: Any) -> Callable[..., list[Any]]:
+def of_user(parts: Any, record: Any) -> Callable[[str], str]:
+    """A settled run of an event of this user's; returns its id."""
+    numbers = itertools.count(1)
+
+    def of_user(user: str) -> str:
+        event = {"type": "scan.failed", "id": f"e-{next(numbers)}", "userid": user}
+        run_id: str = record(parts, b'{"error":"DNS"}', **event).run_id
+        with parts.ledger.write() as connection:
+            settle_dead(connection, run_id, "for this test", parts.clock())
+        return run_id
+
+    return of_user
+
+
+@pytest.fixture
+def tell(parts: Any, of_user: Callable[[str], str]) -> Callable[..., list[Any]]:
     """Plan the deliveries of so many news; returns the tries to start now."""
 
     def tell(
-        count: int = 1, severity: Severity = Severity.LOW, name: str = "news", **fields: Any
+        count: int = 1,
+        severity: Severity = Severity.LOW,
+        name: str = "news",
+        run: bool = False,
+        **fields: Any,
     ) -> list[Any]:
         told = [
             Notification(
@@ -57,8 +78,9 @@ def tell(parts: Any) -> Callable[..., list[Any]]:
             )
             for number in range(count)
         ]
+        run_id = of_user("u-1") if run else None
         with parts.ledger.write() as connection:
-            return plan(connection, parts, told, run_id=None, owner=None)[0]
+            return plan(connection, parts, told, run_id=run_id, owner=None)[0]
 
     return tell
 
@@ -157,11 +179,87 @@ def test_a_removed_subscriber_ends_what_was_held_with_a_reason(
     subscribe(parts, quiet_hours=LUNCH)
     tell()
     with parts.ledger.write() as connection:
-        subscribing.remove_subscriber(connection, "anna")
+        subscribing.remove_subscriber(connection, "anna", clock())
     clock.now = at(14)
-    sweep()
+    assert sweep() == 0
     (row,) = rows(parts, "deliveries")
-    assert (row["state"], row["reason"]) == ("failed", "the subscriber or its channel was removed")
+    assert (row["state"], row["reason"]) == ("suppressed", "the subscriber was removed")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    "wishes", [{"quiet_hours": LUNCH}, {"digest": DAILY}], ids=["quiet", "digest"]
+)
+def test_who_is_given_a_removed_name_gets_nothing_of_what_waited_for_the_other(
+    parts, subscribe, tell, sweep, rows, clock, wishes, count
+):
+    subscribe(parts, **wishes)
+    tell(count)
+    with parts.ledger.write() as connection:
+        subscribing.remove_subscriber(connection, "anna", clock())
+    subscribe(parts)
+    clock.now = at(18)
+    assert sweep() == 0
+    assert sent(parts) == []
+    assert {row["state"] for row in rows(parts, "deliveries")} == {"suppressed"}
+
+
+# Wishes that change meanwhile
+
+
+@pytest.mark.parametrize("by_run", [True, False])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    "wishes", [{"quiet_hours": LUNCH}, {"digest": DAILY}], ids=["quiet", "digest"]
+)
+def test_what_is_not_asked_for_any_more_when_its_time_comes_is_not_told(
+    parts, subscribe, tell, sweep, rows, clock, wishes, count, by_run
+):
+    subscribe(parts, **wishes)
+    tell(count, run=by_run)
+    clock.forward(60)
+    subscribe(parts, **wishes, events=("scan.failed",))
+    clock.now = at(18)
+    assert sweep() == 0
+    assert sent(parts) == []
+    assert {(row["state"], row["reason"]) for row in rows(parts, "deliveries")} == {
+        ("suppressed", "the preferences do not ask for it any more")
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"min_severity": Severity.MEDIUM}, ["high 0"]),
+        ({"domains": ("other.example",)}, []),
+        ({"domains": ("*.example",)}, ["Digest: 3 notifications"]),
+        ({"domains": ("other.example",), "user_id": "u-1"}, ["Digest: 3 notifications"]),
+    ],
+)
+def test_a_digest_tells_of_what_is_still_asked_for(
+    parts, subscribe, tell, sweep, clock, changed, told
+):
+    daily = Digest(rhythm=DigestRhythm.DAILY, at="18:00", below=Severity.HIGH)
+    subscribe(parts, digest=daily)
+    tell(2, name="low", run=True)
+    tell(1, Severity.MEDIUM, name="high", run=True)
+    clock.forward(60)
+    subscribe(parts, digest=daily, **changed)
+    clock.now = at(18)
+    sweep()
+    assert [item.title for item in sent(parts)] == told
+
+
+def test_what_a_task_told_by_name_is_not_filtered_by_domain_or_severity(
+    parts, subscribe, tell, sweep, clock
+):
+    subscribe(parts, quiet_hours=LUNCH)
+    tell()
+    clock.forward(60)
+    subscribe(parts, quiet_hours=LUNCH, min_severity=Severity.HIGH, domains=("x.example",))
+    clock.now = at(14)
+    assert sweep() == 1
+    assert len(sent(parts)) == 1
 
 
 def test_a_retry_that_falls_into_quiet_hours_waits_for_their_end(
