@@ -24,18 +24,20 @@ def why_command(
 ) -> None:
     """Say why a subscriber was told of something, or was not: each step, from the ledger.
 
-    Which news the scan made; for each, whether the subscriber was known, what
-    the filters compared, until when it was held and by which digest it was told,
-    each try with what the other side answered, and what happens next.
+    What the scan changed in its domain's violations, and which news it made; for
+    each, whether the subscriber was known, what the filters compared, until when it
+    was held and by which digest it was told, each try with what the other side
+    answered, and what happens next.
     """
     from store.decisions import read_decision
     from store.ledger import open_ledger
     from tasks.explaining import explain
     from tasks.wiring import utc_now
 
-    with open_ledger(load_settings().ledger_url) as ledger, ledger.read() as connection:
+    settings = load_settings()
+    with open_ledger(settings.ledger_url) as ledger, ledger.read() as connection:
         decision = read_decision(connection, subscriber_id, asked)
-    steps = explain(decision, utc_now())
+    steps = explain(decision, utc_now(), settings)
     if as_json:
         print_json([msgspec.to_builtins(step) for step in steps])
         return

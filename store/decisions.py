@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, or_, select
+from sqlalchemy import Connection, RowMapping, func, or_, select
 
 from schemas.errors import NotFound
+from schemas.events import EventType
 from schemas.notifications import Notification
+from schemas.runs import RunState
+from schemas.violations import Violation
 from store.ledger import unpack
+from store.retention import SETTLED
 from store.subscribers import SubscriberRecord, find_record
-from store.tables import attempts, deliveries, events, notifications, runs
+from store.tables import attempts, deliveries, events, notifications, runs, scans, standings
+from store.violations import violations_of
 
 MAX_RUNS = 20
 """A scan may have been replayed often; the newest runs say enough."""
@@ -44,6 +49,26 @@ class NewsFacts:
     by_run: bool
     owner: str | None
     deliveries: Sequence[DeliveryFacts]
+    complete: bool = True
+    """A settled delivery as old as the news is on record, so none of it has been forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanFacts:
+    """A scan, and the violations of its domain as they are now."""
+
+    scan_id: str
+    domain: str
+    finished_at: datetime
+    """As violations take it: not after it was recorded."""
+    score: int | None
+    """None: not judged, or held because inconclusive."""
+    settled_at: datetime | None
+    """When the first of its runs was done; None: none is."""
+    newest_scan_id: str | None
+    """Which the domain's violations follow."""
+    newest_finished_at: datetime | None
+    violations: Sequence[Violation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +79,8 @@ class Decision:
     record: SubscriberRecord | None
     runs: Sequence[RowMapping]
     news: Sequence[NewsFacts]
+    scan: ScanFacts | None = None
+    """Of the newest run, where that is of one."""
 
 
 def read_decision(connection: Connection, subscriber_id: str, asked: str) -> Decision:
@@ -73,6 +100,7 @@ def read_decision(connection: Connection, subscriber_id: str, asked: str) -> Dec
         record,
         found,
         [_news(connection, subscriber_id, key) for key in keys],
+        _scan(connection, found),
     )
 
 
@@ -86,6 +114,7 @@ def _runs(connection: Connection, asked: str) -> list[RowMapping]:
     query = (
         select(
             runs.c.run_id,
+            runs.c.scan_id,
             runs.c.kind,
             runs.c.state,
             runs.c.created_at,
@@ -160,6 +189,50 @@ def _news(connection: Connection, subscriber_id: str, event_key: str) -> NewsFac
         by_run=row["run_id"] is not None,
         owner=row["user_id"],
         deliveries=[_facts(connection, delivery) for delivery in planned],
+        complete=_is_complete(connection, row["created_at"]),
+    )
+
+
+def _is_complete(connection: Connection, told_at: datetime) -> bool:
+    """Whether no cleanup can have forgotten a delivery of that time: it takes the oldest first."""
+    older = select(deliveries.c.delivery_id).where(
+        deliveries.c.state.in_(SETTLED), deliveries.c.settled_at <= told_at
+    )
+    return connection.execute(older.limit(1)).first() is not None
+
+
+def _scan(connection: Connection, found: Sequence[RowMapping]) -> ScanFacts | None:
+    scan_id = found[-1]["scan_id"] if found else None
+    if scan_id is None or found[-1]["type"] != EventType.SCAN_COMPLETED:
+        return None
+    row = connection.execute(
+        select(
+            scans.c.domain,
+            scans.c.finished_at,
+            scans.c.recorded_at,
+            scans.c.score,
+            standings.c.scan_id.label("newest"),
+            standings.c.finished_at.label("newest_finished_at"),
+        )
+        .outerjoin(standings, standings.c.domain == scans.c.domain)
+        .where(scans.c.scan_id == scan_id)
+    ).one_or_none()
+    if row is None:
+        return None
+    settled_at = connection.execute(
+        select(func.min(runs.c.settled_at)).where(
+            runs.c.scan_id == scan_id, runs.c.state == RunState.DONE.value
+        )
+    ).scalar_one()
+    return ScanFacts(
+        scan_id,
+        row.domain,
+        min(row.finished_at, row.recorded_at),
+        row.score,
+        settled_at,
+        row.newest,
+        row.newest_finished_at,
+        violations_of(connection, row.domain),
     )
 
 

@@ -9,6 +9,12 @@ from sqlalchemy import Connection, delete, func, select, update
 from schemas.runs import DeliveryState
 from store.tables import attempts, deliveries, reports, statistics
 
+KEPT_DAYS = 30
+"""How long settled deliveries are kept, and artifacts, where the cleanup is not told otherwise."""
+
+LEAST_KEPT_DAYS = 1
+"""No cleanup forgets what is younger."""
+
 SETTLED = [
     DeliveryState.SENT.value,
     DeliveryState.FAILED.value,

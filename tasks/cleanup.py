@@ -19,7 +19,7 @@ BATCH = 200
 
 
 @app.task(name="cleanup_old_reports")
-def cleanup_old_reports(days: int = 30) -> dict[str, Any]:
+def cleanup_old_reports(days: int = retention.KEPT_DAYS) -> dict[str, Any]:
     """Delete artifacts older than ``days``, and mark their reports ``expired``.
 
     Returns ``status, days, deleted_count``.  The mark comes first, the artifact's
@@ -44,7 +44,7 @@ def cleanup_old_reports(days: int = 30) -> dict[str, Any]:
 
 
 @app.task(name="cleanup_old_notifications")
-def cleanup_old_notifications(days: int = 30) -> dict[str, Any]:
+def cleanup_old_notifications(days: int = retention.KEPT_DAYS) -> dict[str, Any]:
     """Delete settled deliveries, attempts and figures older than ``days``, and idle paces.
 
     Returns ``status, days, deleted_count``.  Event keys are kept, so a replay
@@ -80,6 +80,6 @@ def _delete_artifact(parts: Wiring, report_id: str, key: str) -> None:
 
 def _at_least_one(days: int) -> int:
     """Refuse to delete today's work by a slip of the hand."""
-    if days < 1:
-        raise ValueError(f"days must be 1 or more, not {days}")
+    if days < retention.LEAST_KEPT_DAYS:
+        raise ValueError(f"days must be {retention.LEAST_KEPT_DAYS} or more, not {days}")
     return days

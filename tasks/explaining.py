@@ -1,59 +1,41 @@
 """Why a subscriber was told, or was not: the decision from the ledger's facts, step by step.
 
 Pure.  Filters are those of ``store.subscribers.wants``, one by one, with the values
-that were compared.  They are the present ones: where they were changed since, a
-step says so.
+that were compared; of what a task told, those of the public tasks.  They are the
+present ones: where they were changed since, a step says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
-from enum import StrEnum
+from datetime import datetime, timedelta
 
 import msgspec
 from sqlalchemy import RowMapping
 
 from schemas.events import EventType
-from schemas.notifications import HeldFor, Notification, Subscriber
+from schemas.notifications import PASSED_ALONG, HeldFor, Notification, Subscriber
 from schemas.runs import DeliveryState, RunState
+from schemas.settings import Settings
 from store.decisions import Decision, DeliveryFacts, NewsFacts
+from store.retention import KEPT_DAYS, LEAST_KEPT_DAYS
 from store.subscribers import (
     SubscriberRecord,
     owns,
-    wants,
     wants_domain,
     wants_severity,
     wants_type,
 )
+from tasks.decision_steps import Step, Verdict, time_words
+from tasks.explaining_violations import violation_steps
 from tasks.holding import PAUSED
 
 
-class Verdict(StrEnum):
-    """What a step does to the message."""
-
-    LETS_THROUGH = "yes"
-    STOPS = "no"
-    WAITS = "waits"
-    NOTE = "note"
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a decision, for people to read and scripts to sort."""
-
-    about: str
-    """run, news, subscriber, owner, events, domain, severity, delivery, held, attempt, digest or
-    state."""
-    verdict: Verdict
-    text: str
-    event_key: str | None = None
-    delivery_id: str | None = None
-    at: datetime | None = None
-
-
-def explain(decision: Decision, now: datetime) -> list[Step]:
+def explain(decision: Decision, now: datetime, settings: Settings) -> list[Step]:
     """Every step from the event to what the other side answered, in order."""
     steps = [step for run in decision.runs for step in _run_steps(run)]
+    if decision.scan is not None:
+        steps += violation_steps(decision.scan, _variant(decision), settings)
     if not decision.news:
         steps.append(
             Step(
@@ -69,6 +51,12 @@ def explain(decision: Decision, now: datetime) -> list[Step]:
             for step in _news_steps(decision, news, now)
         ]
     return steps
+
+
+def _variant(decision: Decision) -> str | None:
+    """Of the news that the scan was finished."""
+    told = (news.notification for news in decision.news if news.by_run)
+    return next((item.variant for item in told if item.type is EventType.SCAN_COMPLETED), None)
 
 
 def _run_steps(run: RowMapping) -> Iterator[Step]:
@@ -90,22 +78,27 @@ def _news_steps(decision: Decision, news: NewsFacts, now: datetime) -> Iterator[
     yield Step(
         about="news",
         verdict=Verdict.NOTE,
-        text=f"{told.type} of {told.domain or 'no domain'}, severity {told.severity}",
+        text=f"{told.type} of {told.domain or 'no domain'}, severity {told.severity}"
+        + (f", weighs {told.weighs} as its start did" if told.weighs else ""),
         at=news.told_at,
     )
-    yield from _filter_steps(decision.subscriber_id, decision.record, news)
+    yield from _filter_steps(decision.subscriber_id, decision.record, news, now)
     for delivery in news.deliveries:
         yield from _delivery_steps(delivery, now)
 
 
-def _filter_steps(name: str, record: SubscriberRecord | None, news: NewsFacts) -> Iterator[Step]:
-    planned = bool(news.deliveries)
+def _filter_steps(
+    name: str, record: SubscriberRecord | None, news: NewsFacts, now: datetime
+) -> Iterator[Step]:
+    planned, forgotten = bool(news.deliveries), _is_forgotten(news, now)
     if record is None:
         yield Step(
             about="subscriber",
-            verdict=Verdict.NOTE if planned else Verdict.STOPS,
-            text=f"{name} is no subscriber now"
-            + ("; deliveries planned before stay on record" if planned else ": no delivery"),
+            verdict=Verdict.NOTE if planned or forgotten else Verdict.STOPS,
+            text=f"{name} is {_NOBODY if name.startswith(PASSED_ALONG) else 'no subscriber now'}"
+            + ("; deliveries planned before stay on record" if planned else "")
+            + (f"; {FORGOTTEN}" if forgotten else "")
+            + ("" if planned or forgotten else ": no delivery"),
         )
         return
     if record.created_at > news.told_at and not planned:
@@ -132,33 +125,85 @@ def _filter_steps(name: str, record: SubscriberRecord | None, news: NewsFacts) -
             else "an earlier release did not note changes; the present preferences follow",
             at=record.changed_at,
         )
-    if not news.by_run and news.notification.type not in _OURS:
-        yield Step(
-            about="subscriber",
-            verdict=Verdict.NOTE if planned else Verdict.STOPS,
-            text="it was told by a task, to those whom the task named"
-            + ("" if planned else ": no delivery"),
-        )
-        return
-    checks = list(_checks(record.subscriber, news.notification, news.owner))
+    checks = list(_checks(record.subscriber, news))
     yield from checks
     if planned:
         return
     against = [step.text for step in checks if step.verdict is Verdict.STOPS]
-    if not wants(record.subscriber, news.notification, news.owner):
+    if forgotten and (changed or not against):
+        yield Step(about="delivery", verdict=Verdict.NOTE, text=_perhaps(against, changed))
+        return
+    if against:
         why = f"filtered, because {'; '.join(against)}"
     elif changed:
         why = "the preferences of that time let nothing through; the present ones would"
+    elif _is_by_task(news):
+        why = f"the task did not name user {record.subscriber.user_id}"
     else:
         why = "there was no address to send it to"
     yield Step(about="delivery", verdict=Verdict.STOPS, text=f"no delivery: {why}")
 
 
+FORGOTTEN = (
+    f"what was settled then is no longer on record: it is kept for {KEPT_DAYS} days, "
+    "or as long as cleanup_old_notifications is told"
+)
+
+_NOBODY = "no subscriber: the platform passed an address along"
+
+
+def _is_forgotten(news: NewsFacts, now: datetime) -> bool:
+    """Whether a delivery may have been made, and its record have been cleaned up since."""
+    old = now - news.told_at >= timedelta(days=LEAST_KEPT_DAYS)
+    return old and not news.complete and not news.deliveries
+
+
+def _perhaps(against: list[str], changed: bool) -> str:
+    """What can be said of a delivery whose record may be gone."""
+    if not changed:
+        return f"no delivery is on record any more; {FORGOTTEN}"
+    present = "would not" if against else "would"
+    return (
+        "no delivery is on record: the preferences of that time let nothing through (the present "
+        f"ones {present}), or {FORGOTTEN}"
+    )
+
+
+def _is_by_task(news: NewsFacts) -> bool:
+    return not news.by_run and news.notification.type not in _OURS
+
+
 _OURS = (EventType.OPERATOR_ALERT, EventType.NOTIFICATION_DIGEST)
 
 
-def _checks(subscriber: Subscriber, told: Notification, owner: str | None) -> Iterator[Step]:
-    """The filters one by one, as ``wants`` asks them, with the values compared."""
+def _checks(subscriber: Subscriber, news: NewsFacts) -> Iterator[Step]:
+    """The filters one by one, with the values compared."""
+    if _is_by_task(news):
+        return _checks_of_task(subscriber, news.notification)
+    return _checks_of_event(subscriber, news.notification, news.owner)
+
+
+def _checks_of_task(subscriber: Subscriber, told: Notification) -> Iterator[Step]:
+    """What the public tasks ask: whom they are told to tell, and whether of such events."""
+    if told.event_key.startswith(PASSED_ALONG):
+        yield _check(
+            "subscriber", False, "", "a task told it to the one address that the platform passed"
+        )
+        return
+    yield _check(
+        "subscriber",
+        subscriber.user_id is not None,
+        f"a task told it to users it named; {subscriber.subscriber_id} is of user "
+        f"{subscriber.user_id}",
+        f"a task told it to users it named, and {subscriber.subscriber_id} is of none",
+    )
+    yield _check_type(subscriber, told)
+
+
+def _checks_of_event(
+    subscriber: Subscriber, told: Notification, owner: str | None
+) -> Iterator[Step]:
+    """The filters as ``wants`` asks them."""
     if told.type is EventType.NOTIFICATION_DIGEST:
         yield _check("events", True, "a digest is told to whom it was made for", "")
         return
@@ -176,13 +221,7 @@ def _checks(subscriber: Subscriber, told: Notification, owner: str | None) -> It
             "owner", True, f"user {owner} owns the scan and is told whatever the filters say", ""
         )
         return
-    events = ", ".join(subscriber.events)
-    yield _check(
-        "events",
-        wants_type(subscriber, told),
-        f"events: {events or 'all'} include {told.type}",
-        f"events: {events} do not include {told.type}",
-    )
+    yield _check_type(subscriber, told)
     domains = ", ".join(subscriber.domains)
     yield _check(
         "domain",
@@ -190,12 +229,22 @@ def _checks(subscriber: Subscriber, told: Notification, owner: str | None) -> It
         f"domains: {domains or 'all'} match {told.domain or 'no domain'}",
         f"domains: {domains} do not match {told.domain or 'no domain'}",
     )
-    least = subscriber.min_severity
+    least, weight = subscriber.min_severity, told.weighs or told.severity
     yield _check(
         "severity",
         wants_severity(subscriber, told),
-        f"severity {told.severity} >= minimum severity {least}",
-        f"minimum severity {least} > {told.severity}",
+        f"severity {weight} >= minimum severity {least}",
+        f"minimum severity {least} > {weight}",
+    )
+
+
+def _check_type(subscriber: Subscriber, told: Notification) -> Step:
+    events = ", ".join(subscriber.events)
+    return _check(
+        "events",
+        wants_type(subscriber, told),
+        f"events: {events or 'all'} include {told.type}",
+        f"events: {events} do not include {told.type}",
     )
 
 
@@ -220,7 +269,7 @@ def _delivery_steps(delivery: DeliveryFacts, now: datetime) -> Iterator[Step]:
             Step(
                 about="held",
                 verdict=Verdict.WAITS,
-                text=f"held for {wish} until {_time(row['held_until'])}"
+                text=f"held for {wish} until {time_words(row['held_until'])}"
                 + (f": {row['reason']}" if _waits(row) else ""),
                 at=row["held_until"],
             )
@@ -285,15 +334,15 @@ def _state(row: RowMapping, now: datetime) -> Step:
             if reason == PAUSED:
                 text += "; see: scanherald subscribers resume"
         case DeliveryState.HELD:
-            text = f"held{because}; it goes out at {_time(due)}"
+            text = f"held{because}; it goes out at {time_words(due)}"
             if due <= now:
                 text = f"held{because}; it is due, and the next sweep lets go of it"
         case DeliveryState.SENDING:
-            text = f"a worker has it in hand until {_time(lease)} at the latest"
+            text = f"a worker has it in hand until {time_words(lease)} at the latest"
         case _ if lease is not None and lease > now:
             text = f"try {row['tries'] + 1} is published and waits for a worker{because}"
         case _ if due > now:
-            text = f"try {row['tries'] + 1} is due at {_time(due)}{because}"
+            text = f"try {row['tries'] + 1} is due at {time_words(due)}{because}"
         case _:
             text = f"try {row['tries'] + 1} is due; the next sweep starts it{because}"
     return Step(about="state", verdict=verdict, text=text, at=at)
@@ -301,7 +350,3 @@ def _state(row: RowMapping, now: datetime) -> Step:
 
 def _waits(row: RowMapping) -> bool:
     return row["state"] == DeliveryState.HELD and row["merged_into"] is None
-
-
-def _time(moment: datetime | None) -> str:
-    return "an unknown time" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"

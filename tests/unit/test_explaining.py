@@ -27,7 +27,13 @@ from store.decisions import read_decision
 from store.deliveries import DeliveryTicket
 from store.runs import settle_dead
 from store.subscribers import remove_subscriber, wants
-from tasks.explaining import Step, Verdict, _checks, explain
+from tasks import (
+    cleanup_old_notifications,
+    send_event_notifications_async,
+    send_notification_async,
+)
+from tasks.decision_steps import Step, Verdict
+from tasks.explaining import _checks_of_event, explain
 from tasks.finish import settle
 from tasks.notifications import try_delivery
 from tasks.reports import render_formats
@@ -46,8 +52,10 @@ def light(make_parts: Callable[..., Any]) -> Any:
 def scanned(light: Any, record: Any, make_scan: Any) -> Callable[..., Any]:
     """A scan that has travelled to its run's end; returns its id and the tries to make."""
 
-    def scanned(number: int = 1, **attributes: str) -> tuple[str, list[DeliveryTicket]]:
-        data = make_scan(number)
+    def scanned(
+        number: int = 1, *, fields: dict[str, Any] | None = None, **attributes: str
+    ) -> tuple[str, list[DeliveryTicket]]:
+        data = make_scan(number, **(fields or {}))
         ticket = record(light, data, **attributes)
         render_formats(light, ticket.run_id, ticket.formats)
         return json.loads(data)["scan_id"], settle(light, ticket.run_id, 1)
@@ -60,7 +68,7 @@ def why(light: Any) -> Callable[..., list[Step]]:
     def why(asked: str, name: str = "anna") -> list[Step]:
         with light.ledger.read() as connection:
             decision = read_decision(connection, name, asked)
-        return explain(decision, light.clock())
+        return explain(decision, light.clock(), light.settings)
 
     return why
 
@@ -149,7 +157,7 @@ def explain_by_run(parts: Any, asked: str) -> list[Step]:
     with parts.ledger.read() as connection:
         decision = read_decision(connection, "anna", asked)
     news = [dataclasses.replace(item, by_run=True) for item in decision.news]
-    return explain(dataclasses.replace(decision, news=news), parts.clock())
+    return explain(dataclasses.replace(decision, news=news), parts.clock(), parts.settings)
 
 
 def test_the_owner_is_told_whatever_the_filters_say(light, scanned, subscribe, why):
@@ -315,9 +323,208 @@ def test_an_alert_goes_to_those_alone_who_name_it(light, subscribe, why):
 def test_what_a_task_told_others_is_no_business_of_the_filters(light, subscribe, why):
     subscribe(light, min_severity=Severity.HIGH)
     tell(light, type=EventType.SCAN_FAILED, severity=Severity.LOW)
-    assert texts(why("k"), "subscriber", "k")[-1] == (
-        "it was told by a task, to those whom the task named: no delivery"
+    why_not = "a task told it to users it named, and anna is of none"
+    assert texts(why("k"), "subscriber", "k")[-1] == why_not
+    assert texts(why("k"), "severity", "k") == []
+    assert texts(why("k"), "delivery", "k") == [f"no delivery: filtered, because {why_not}"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "user", "why_not"),
+    [
+        (
+            {"events": ("scan.failed",)},
+            "u1",
+            "filtered, because events: scan.failed do not include scan.completed",
+        ),
+        ({}, "u2", "the task did not name user u1"),
+        ({"min_severity": Severity.HIGH}, "u1", None),
+    ],
+)
+def test_what_a_task_told_by_name_is_explained_by_what_the_task_asks(
+    light, subscribe, why, wishes, user, why_not
+):
+    subscribe(light, user_id="u1", **wishes)
+    done = send_event_notifications_async.apply(("scan.completed", {"domain": "a.b"}, user))
+    steps = why(f"scan.completed:task:{done.id}")
+    said = texts(steps, "delivery", "scan.completed")
+    assert said == (
+        [f"no delivery: {why_not}"] if why_not else ["a delivery by webhook was planned"]
     )
+    assert "a task told it to users it named; anna is of user u1" in texts(steps, "subscriber")
+
+
+def test_an_address_that_was_passed_along_is_nobodys_subscription(light, subscribe, why, rows):
+    subscribe(light, user_id="u1")
+    send_notification_async.apply(
+        ({"event": "scan.completed", "user_id": "u1"}, {"email": "a@example.org"})
+    )
+    (row,) = rows(light, "deliveries")
+    assert texts(why(row["event_key"]), "delivery", "direct:") == [
+        "no delivery: filtered, because a task told it to the one address that the platform passed"
+    ]
+    steps = why(row["event_key"], row["subscriber_id"])
+    assert texts(steps, "subscriber", "direct:")[0].endswith(
+        "is no subscriber: the platform passed an address along; "
+        "deliveries planned before stay on record"
+    )
+    assert texts(steps, "state", "direct:") == ["sent; nothing follows"]
+
+
+# What was forgotten
+
+
+def test_a_delivery_that_was_made_and_cleaned_up_is_not_denied(light, scanned, subscribe, why):
+    subscribe(light)
+    scan, tickets = scanned()
+    for ticket in tickets:
+        try_delivery(light, ticket)
+    assert texts(why(scan), "state") == ["sent; nothing follows"]
+    light.clock.forward(40 * 86_400)
+    cleanup_old_notifications.apply((30,))
+    (said,) = texts(why(scan), "delivery")
+    assert said.startswith("no delivery is on record any more; what was settled then")
+    assert "kept for 30 days" in said
+    with light.ledger.write() as connection:
+        remove_subscriber(connection, "anna", light.clock())
+    subscribe(light, "ben")
+    with pytest.raises(NotFound, match="no subscriber 'anna'"):
+        why(scan)
+
+
+@pytest.mark.parametrize("events", [(), ("scan.failed",)])
+def test_where_wishes_were_changed_and_records_are_gone_both_are_said(
+    light, scanned, subscribe, why, clock, events
+):
+    subscribe(light)
+    scan, tickets = scanned()
+    for ticket in tickets:
+        try_delivery(light, ticket)
+    clock.forward(40 * 86_400)
+    cleanup_old_notifications.apply((30,))
+    subscribe(light, events=events)
+    (said,) = texts(why(scan), "delivery")
+    present = "would not" if events else "would"
+    assert f"let nothing through (the present ones {present}), or what was settled then" in said
+
+
+def test_what_the_same_wishes_stop_was_stopped_however_long_ago(
+    light, scanned, subscribe, why, clock
+):
+    subscribe(light, events=("scan.failed",))
+    scan, _ = scanned()
+    clock.forward(40 * 86_400)
+    (said,) = texts(why(scan), "delivery")
+    assert said.startswith("no delivery: filtered, because events: scan.failed do not include")
+
+
+def test_an_older_delivery_on_record_proves_that_nothing_was_forgotten(
+    light, scanned, subscribe, why, clock
+):
+    subscribe(light, "ben")
+    _, tickets = scanned(1)
+    for ticket in tickets:
+        try_delivery(light, ticket)
+    subscribe(light, kinds=())
+    scan, _ = scanned(2)
+    clock.forward(40 * 86_400)
+    assert texts(why(scan), "delivery") == ["no delivery: there was no address to send it to"]
+
+
+# Violations
+
+SAID = "2026-03-04 12:00:00 UTC"
+
+
+def clean(make_scan: Any) -> dict[str, Any]:
+    """Fields of a scan that finds none of the trackers."""
+    return {
+        "cookies": [item for item in json.loads(make_scan())["cookies"] if item["name"] == "sid"]
+    }
+
+
+def test_each_scan_says_what_it_made_of_its_domains_violations(
+    light, scanned, subscribe, why, make_scan, clock
+):
+    subscribe(light)
+    first, _ = scanned(1)
+    began = texts(why(first), "violation", None)
+    assert began
+    assert all(said.endswith(f": it began with this scan, told at {SAID}") for said in began)
+    clock.forward(86_400)
+    second, _ = scanned(2)
+    said = texts(why(second), "violation", None)
+    assert len(said) == len(began)
+    assert all(
+        text.endswith(
+            f": known since 2026-03-04 03:00:00 UTC and last told at {SAID}; found again, silent: "
+            "a scan that finds it from 2026-03-11 12:00:00 UTC on reminds"
+        )
+        for text in said
+    )
+    clock.forward(8 * 86_400)
+    third, _ = scanned(3)
+    assert all(
+        text.endswith("found again and told at 2026-03-13 12:00:00 UTC as reminder 1")
+        for text in texts(why(third), "violation", None)
+    )
+    assert "follow a newer scan" in texts(why(first), "violation", None)[0]
+    fourth, _ = scanned(4, fields=clean(make_scan))
+    ended = texts(why(fourth), "violation", None)
+    assert all(
+        "this scan does not find it any more; its end was told at 2026-03-13" in text
+        for text in ended
+    )
+    fifth, _ = scanned(5, fields=clean(make_scan))
+    assert all(text.endswith("; no news of it") for text in texts(why(fifth), "violation", None))
+    sixth, _ = scanned(6)
+    assert all(
+        ", occurrence 2: it began with this scan" in text
+        for text in texts(why(sixth), "violation", None)
+    )
+
+
+def test_an_inconclusive_scan_has_no_say_and_why_says_so(light, scanned, subscribe, why):
+    subscribe(light)
+    scanned(1)
+    scan, _ = scanned(2, fields={"page_count": 0})
+    (said,) = texts(why(scan), "violation", None)
+    assert said.startswith("the scan is inconclusive: it has no say on violations; the ")
+    assert said.endswith("open ones of shop.example stay as they are")
+
+
+def test_a_quick_scan_that_does_not_find_it_says_why_it_stays_open(
+    light, scanned, subscribe, why, make_scan
+):
+    subscribe(light)
+    scanned(1)
+    scan, _ = scanned(2, fields={"scan_mode": "quick", **clean(make_scan)})
+    said = texts(why(scan), "violation", None)
+    assert said
+    assert all("not found by this scan, which does not end it: a quick scan" in t for t in said)
+
+
+def test_a_clean_domain_says_that_nothing_severe_enough_was_found(
+    light, scanned, subscribe, why, make_scan
+):
+    subscribe(light)
+    scan, _ = scanned(1, fields=clean(make_scan))
+    (said,) = texts(why(scan), "violation", None)
+    assert said.endswith("no conclusive scan has found anything of severity high or more")
+
+
+def test_a_violations_end_weighs_as_its_start_did(light, scanned, subscribe, why, make_scan):
+    subscribe(light, min_severity=Severity.HIGH)
+    scanned(1)
+    scan, tickets = scanned(2, fields=clean(make_scan))
+    assert tickets
+    steps = why(scan)
+    key = "compliance.violation"
+    assert texts(steps, "news", key) == [
+        "compliance.violation of shop.example, severity info, weighs high as its start did"
+    ]
+    assert texts(steps, "severity", key) == ["severity high >= minimum severity high"]
+    assert texts(steps, "delivery", key) == ["a delivery by webhook was planned"]
 
 
 @pytest.mark.parametrize("asked", ["run", "event", "entry", "key"])
@@ -384,5 +591,6 @@ def test_the_explanation_never_disagrees_with_the_decision(
         event_key="k", type=kind, occurred_at=datetime.now(UTC), domain=domain, scan_id=None,
         severity=severity, title="t", summary="s",
     )  # fmt: skip
-    stopped = [step for step in _checks(subscriber, told, owner) if step.verdict is Verdict.STOPS]
+    checks = _checks_of_event(subscriber, told, owner)
+    stopped = [step for step in checks if step.verdict is Verdict.STOPS]
     assert wants(subscriber, told, owner) is not bool(stopped)
