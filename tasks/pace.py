@@ -191,9 +191,8 @@ def _find_crowd(
 ) -> datetime | None:
     """When to look again for those under way to be through; None: there is room.
 
-    The wait is at least as long as the first of them has taken already.
-
-    So the longer it hangs the fewer come to look.
+    The wait is at least as long as the first of them has taken already, so the longer
+    it hangs the fewer come to look.
     """
     most = 1 if there.failures else destination.in_flight
     if not most:
