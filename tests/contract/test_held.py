@@ -18,6 +18,7 @@ from schemas.notifications import (
     HeldFor,
     Hold,
     Notification,
+    Subscriber,
 )
 from schemas.reports import Severity
 from store import deliveries, held, tables
@@ -25,6 +26,7 @@ from store.deliveries import Recipient
 from store.held import DueDigest
 from store.ledger import Ledger
 from store.secrets import SecretBox
+from store.subscribers import remove_subscriber, save_subscriber
 from store.tries import find_due, hold_back
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -130,6 +132,34 @@ def test_a_digest_is_for_one_subscriber_on_one_channel(ledger: Ledger) -> None:
             DueDigest("ben", ChannelKind.EMAIL, DUE, 1),
         ]
         assert held.count_held(connection, "anna") == {"digest": 3, "quiet_hours": 1}
+
+
+def test_what_is_not_asked_for_any_more_is_released_to_nobody(ledger: Ledger) -> None:
+    for number in range(3):
+        hold(ledger, f"quiet:{number}", HeldFor.QUIET_HOURS)
+        hold(ledger, f"digest:{number}")
+    hold(ledger, "ben", HeldFor.QUIET_HOURS, name="ben")
+    with ledger.write() as connection:
+        for name, events in (("anna", ("scan.failed",)), ("ben", ())):
+            changed = Subscriber(subscriber_id=name, events=events)
+            save_subscriber(connection, changed, BOX, NOW + timedelta(minutes=1))
+        assert held.release_held(connection, DUE, 9) == 1
+        (due,) = held.due_digests(connection, DUE, 9)
+        assert held.drop_unwanted(connection, due, DUE) == due.members == 3
+        assert held.due_digests(connection, DUE, 9) == []
+    told = states(ledger)
+    assert told.pop("ben") == "pending"
+    assert set(told.values()) == {"suppressed"}
+
+
+def test_the_removal_of_a_subscriber_ends_what_waits_for_them_alone(ledger: Ledger) -> None:
+    hold(ledger, "anna")
+    hold(ledger, "passed", keep_address=True)
+    hold(ledger, "ben", name="ben")
+    with ledger.write() as connection:
+        save_subscriber(connection, Subscriber(subscriber_id="anna"), BOX, NOW)
+        assert remove_subscriber(connection, "anna", DUE)
+    assert states(ledger) == {"anna": "suppressed", "passed": "held", "ben": "held"}
 
 
 def test_the_most_severe_are_listed_and_all_are_counted(ledger: Ledger) -> None:
