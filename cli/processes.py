@@ -116,7 +116,10 @@ def _migrate_patiently(ledger: Ledger) -> None:
 
 
 def run_beat(settings: Settings) -> None:
-    """Run Celery beat in this process until it is told to stop."""
+    """Run Celery beat in this process until it is told to stop.
+
+    A second one, on another machine, is welcome: see ``tasks.ticks``.
+    """
     from tasks import app, wiring
     from tasks.app import publish_only
 
@@ -125,5 +128,5 @@ def run_beat(settings: Settings) -> None:
     publish_only()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     pid_file = settings.data_dir / "beat.pid"
-    pid_file.unlink(missing_ok=True)  # of a beat that was killed; supervision allows only one
+    pid_file.unlink(missing_ok=True)  # of a beat that was killed
     app.start(["beat", f"--loglevel={settings.log_level}", f"--pidfile={pid_file}"])

@@ -120,3 +120,5 @@ class Run:
     data_sha256: str
     superseded: bool
     """The same scan id came again in a later event: that one's run makes the reports."""
+    data_deleted: bool = False
+    """The event had bytes, and cleanup deleted them."""

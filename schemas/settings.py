@@ -361,6 +361,34 @@ class Settings(BaseSettings):
         "it, it names the subscriber and mail clients may post to it.",
     )
 
+    # Retention
+    reports_retention_days: int = Field(
+        30, ge=0, description="Artifacts older than this are deleted at night, days; 0: never."
+    )
+    notifications_retention_days: int = Field(
+        30,
+        ge=0,
+        description="Settled deliveries, their attempts, what was said in them, and kept figures "
+        "older than this are deleted at night, days; 0: never. Event keys stay.",
+    )
+    scans_retention_days: int = Field(
+        365,
+        ge=0,
+        description="Bytes of scans older than this are deleted at night, days; 0: never. Scores "
+        "stay; such a scan can be neither rendered nor judged nor replayed again.",
+    )
+    events_retention_days: int = Field(
+        0,
+        ge=0,
+        description="Records of events older than this (event, run, scan, reports, dead letter) "
+        "are reduced at night to their bare identity, days; 0: never.",
+    )
+    keep_newest_scans: int = Field(
+        1,
+        ge=0,
+        description="So many of each domain's newest scans keep their reports, however old.",
+    )
+
     # Secrets
     encryption_keys: Listed[SecretStr] = Field(
         (),

@@ -18,8 +18,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,19 @@ LEFTOVER = re.compile(r".+#[0-9]+")
 """The name under which the library writes before it renames; it refuses keys that look so."""
 
 ADDRESS_AND_TIME = re.compile(r"Error performing ([A-Z]+) \S+ in \S+ - ")
+
+
+LISTED = 1000
+"""Artifacts of one look: a page of S3's listing, and what it deletes in one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An artifact in the store, and when it was put."""
+
+    key: str
+    size: int
+    put_at: datetime
 
 
 class ArtifactStore:
@@ -79,21 +93,62 @@ class ArtifactStore:
         except NotFound:
             return
 
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Delete; absent keys are fine.  Raises ArtifactsUnavailable, with some deleted perhaps."""
+        if self.folder is not None:  # its bulk deletion stops at the first that is absent
+            for key in keys:
+                self.delete(key)
+            return
+        for first in range(0, len(keys), LISTED):
+            with _translated(keys[first]):
+                obstore.delete(self._store(), list(keys[first : first + LISTED]))
+
+    def is_there(self, key: str) -> bool:
+        """Whether there is an artifact, without reading it.  Raises ArtifactsUnavailable."""
+        try:
+            with _translated(key):
+                obstore.head(self._store(), key)
+        except NotFound:
+            return False
+        return True
+
+    def list_all(self, prefix: str | None = None) -> Iterator[list[Listed]]:
+        """Every artifact, or those below a folder, page by page: memory stays flat.
+
+        What is put or deleted meanwhile may be met or not.  Raises ArtifactsUnavailable.
+        """
+        with _translated(prefix or "list"):
+            pages = iter(obstore.list(self._store(), prefix, chunk_size=LISTED))
+        while True:
+            with _translated(prefix or "list"):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield [Listed(item["path"], item["size"], item["last_modified"]) for item in page]
+
     def sweep_leftovers(self, older_than: datetime) -> int:
         """Delete what killed puts left in a folder and return how many; 0 for any other store.
 
         Only files last written before ``older_than``: a younger one may belong
         to a put under way.  The library's own listing hides them, so the folder
-        is walked.  Raises ArtifactsUnavailable.
+        is walked.  Folders that are empty as long are removed on the way.
+        Raises ArtifactsUnavailable.
         """
         self._store()  # refuses a bad URL, makes a missing folder
         folder = self.folder
         if folder is None:
             return 0
         try:
-            return sum(_delete_if_older(path, older_than) for path in _leftovers(folder))
+            swept = sum(_delete_if_older(path, older_than) for path in _leftovers(folder))
+            _remove_empty_folders(folder, older_than)
+            return swept
         except OSError as error:
             raise ArtifactsUnavailable(f"artifact folder {folder}: {_said(error)}") from error
+
+    @property
+    def bulk(self) -> int:
+        """So many artifacts are deleted at the cost of one."""
+        return 1 if self.folder is not None else LISTED
 
     @property
     def folder(self) -> Path | None:
@@ -173,6 +228,18 @@ def _delete_if_older(path: Path, older_than: datetime) -> bool:
     except FileNotFoundError:  # its put has ended just now, or another sweep was faster
         return False
     return True
+
+
+def _remove_empty_folders(folder: Path, older_than: datetime) -> None:
+    """What nothing was put into or deleted from lately; a put makes its folder anew."""
+    for place, _, _ in os.walk(folder, topdown=False):
+        path = Path(place)
+        try:
+            if path != folder and path.lstat().st_mtime < older_than.timestamp():
+                path.rmdir()
+        except OSError as error:  # not empty, or another sweep was faster
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
 
 
 def _raise(error: OSError) -> None:

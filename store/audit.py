@@ -66,9 +66,14 @@ class LedgerAudit:
         self._progress = progress
 
     def events(self) -> None:
-        """``events = done + dead + in_flight + unaccounted``; ``repeats`` came again."""
+        """``events = done + dead + expired + erased + in_flight + unaccounted``.
+
+        ``repeats`` came again.  Of ``expired`` and ``erased`` ones the bare identity is left.
+        """
         sums = self._audit.begin(
-            "events", "events", "done", "dead", "in_flight", "unaccounted", "repeats"
+            "events",
+            *("events", "done", "dead", "expired", "erased", "in_flight", "unaccounted"),
+            "repeats",
         )
         query = (
             select(
@@ -406,6 +411,8 @@ def _is_superseded(row: RowMapping) -> bool:
 def _judge_event(row: RowMapping) -> Gap | None:
     what = {"event": str(row["event_pk"])}
     outcome = row["outcome"]
+    if outcome in ("expired", "erased") and not row["runs"] and row["given"]:
+        return None
     if outcome != "dead" and not row["runs"]:
         return Gap(
             "event without a run",

@@ -17,10 +17,11 @@ from sqlalchemy import Connection, RowMapping, func, or_, select
 from schemas.errors import NotFound
 from schemas.events import EventType
 from schemas.notifications import Notification
+from schemas.reports import Severity
 from schemas.runs import RunState
 from schemas.violations import Violation
 from store.ledger import unpack
-from store.retention import SETTLED
+from store.in_use import SETTLED_DELIVERY
 from store.subscribers import SubscriberRecord, find_record
 from store.tables import attempts, deliveries, events, notifications, runs, scans, standings
 from store.violations import violations_of
@@ -169,6 +170,9 @@ def _news(connection: Connection, subscriber_id: str, event_key: str) -> NewsFac
                 notifications.c.content,
                 notifications.c.created_at,
                 notifications.c.run_id,
+                notifications.c.type,
+                notifications.c.domain,
+                notifications.c.severity,
                 events.c.user_id,
             )
             .outerjoin(runs, runs.c.run_id == notifications.c.run_id)
@@ -184,7 +188,7 @@ def _news(connection: Connection, subscriber_id: str, event_key: str) -> NewsFac
         .order_by(deliveries.c.channel)
     ).mappings()
     return NewsFacts(
-        notification=msgspec.json.decode(unpack(row["content"]), type=Notification),
+        notification=_said(row, event_key),
         told_at=row["created_at"],
         by_run=row["run_id"] is not None,
         owner=row["user_id"],
@@ -196,7 +200,7 @@ def _news(connection: Connection, subscriber_id: str, event_key: str) -> NewsFac
 def _is_complete(connection: Connection, told_at: datetime) -> bool:
     """Whether no cleanup can have forgotten a delivery of that time: it takes the oldest first."""
     older = select(deliveries.c.delivery_id).where(
-        deliveries.c.state.in_(SETTLED), deliveries.c.settled_at <= told_at
+        deliveries.c.state.in_(SETTLED_DELIVERY), deliveries.c.settled_at <= told_at
     )
     return connection.execute(older.limit(1)).first() is not None
 
@@ -233,6 +237,22 @@ def _scan(connection: Connection, found: Sequence[RowMapping]) -> ScanFacts | No
         row.newest,
         row.newest_finished_at,
         violations_of(connection, row.domain),
+    )
+
+
+def _said(row: RowMapping, event_key: str) -> Notification:
+    """What was told; of one whose content cleanup has deleted, what its row says still."""
+    if row["content"]:
+        return msgspec.json.decode(unpack(row["content"]), type=Notification)
+    return Notification(
+        event_key=event_key,
+        type=EventType(row["type"]),
+        occurred_at=row["created_at"],
+        domain=row["domain"],
+        scan_id=None,
+        severity=Severity(row["severity"]),
+        title="(what it said has been deleted)",
+        summary="",
     )
 
 

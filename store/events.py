@@ -311,7 +311,8 @@ def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> 
             .values(seen=events.c.seen + 1)
             .returning(events.c.event_pk, events.c.payload_sha256, events.c.dataref)
         ).one()
-        if known.dataref is None and known.payload_sha256 != digest:
+        is_comparable = known.dataref is None and known.payload_sha256  # "": its record is gone
+        if is_comparable and known.payload_sha256 != digest:
             # The contract says that a repeat is the same event: the first word stands.
             log.warning(
                 "repeat_differs",

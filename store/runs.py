@@ -61,6 +61,7 @@ def load_run(connection: Connection, run_id: str) -> Run:
                 events.c.dataref,
                 events.c.traceparent,
                 events.c.payload,
+                events.c.payload_size,
                 events.c.payload_sha256,
                 scans.c.event_pk.label("scan_event_pk"),
             )
@@ -92,6 +93,7 @@ def load_run(connection: Connection, run_id: str) -> Run:
         data=unpack(row["payload"]) if row["payload"] is not None else b"",
         data_sha256=row["payload_sha256"],
         superseded=row["scan_event_pk"] not in (None, row["event_pk"]),
+        data_deleted=row["payload"] is None and row["payload_size"] > 0,
     )
 
 
@@ -107,6 +109,15 @@ def latest_run_of_scan(connection: Connection, scan_id: str) -> str:
     if run_id is None:
         raise NotFound(f"no scan {scan_id} in the ledger; publish its scan.completed event first")
     return run_id
+
+
+def is_recorded(connection: Connection, run_id: str) -> bool:
+    """Whether there is such a run; if so, it stays until the transaction ends.
+
+    To be asked before an artifact is noted: a run may be erased while it is rendered.
+    """
+    found = select(runs.c.run_id).where(runs.c.run_id == run_id).with_for_update(read=True)
+    return connection.execute(found).first() is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ events = Table(
     Column("payload", LargeBinary),  # zlib; for a dead letter the raw entry's first bytes
     Column("payload_size", Integer, nullable=False),  # bytes before compression and bounding
     Column("payload_sha256", String(64), nullable=False),
-    Column("outcome", String(16), nullable=False),  # pending | done | dead
+    Column("outcome", String(16), nullable=False),  # pending | done | dead | expired | erased
     Column("reason", Text),
     Column("seen", Integer, nullable=False),  # entries that carried this identity
     Column("recorded_at", Utc, nullable=False),
@@ -180,7 +180,7 @@ notifications = Table(
     Column("domain", String(255)),
     Column("severity", String(16), nullable=False),
     Column("run_id", String(36)),
-    Column("content", LargeBinary, nullable=False),  # the Notification, JSON, zlib
+    Column("content", LargeBinary, nullable=False),  # the Notification, JSON, zlib; b"": forgotten
     Column("created_at", Utc, nullable=False),
     Index("ix_notifications_run_id", "run_id"),
     Index("ix_notifications_created_at", "created_at"),
@@ -283,4 +283,12 @@ statistics = Table(
     Column("taken_at", Utc, nullable=False),
     Column("figures", JSON, nullable=False),
     Index("ix_statistics_kind_taken_at", "kind", "taken_at"),
+)
+
+chores = Table(
+    "chores",
+    metadata,
+    Column("name", String(128), primary_key=True),  # of an entry of beat's schedule
+    Column("ticked_at", Utc),  # when a beat started it last; null: never
+    Column("position", Text),  # where it goes on, for one that takes several nights
 )

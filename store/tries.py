@@ -20,6 +20,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    exists,
     func,
     or_,
     select,
@@ -175,7 +176,27 @@ _END_MEMBERS = (
     .values(_ENDED)
 )
 
-_LOG = attempts.insert().inline()
+_LOGGED = (
+    "delivery_id",
+    "number",
+    "started_at",
+    "duration_ms",
+    "outcome",
+    "status_code",
+    "receipt",
+    "error",
+)
+_LOG = (
+    attempts.insert()
+    .inline()
+    .from_select(
+        _LOGGED,
+        select(*(bindparam(name, type_=attempts.c[name].type) for name in _LOGGED)).where(
+            exists().where(deliveries.c.delivery_id == bindparam("delivery_id"))
+        ),
+    )
+)
+"""Of a delivery that was erased while a worker had it in hand, no try is noted."""
 
 
 def find_due(connection: Connection, ticket: DeliveryTicket, box: SecretBox) -> DueDelivery | None:

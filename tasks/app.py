@@ -24,6 +24,8 @@ FETCH_DATA = "scanherald.fetch_data"
 DELIVER = "scanherald.deliver"
 SWEEP = "scanherald.sweep"
 SWEEP_LEFTOVERS = "scanherald.sweep_leftovers"
+SWEEP_ORPHANS = "scanherald.sweep_orphans"
+CLEANUP_SCANS = "scanherald.cleanup_scans"
 
 ROUTES = {
     RENDER_REPORT: {"queue": "reports"},
@@ -112,7 +114,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_send_task_events": False,
         "task_send_sent_event": False,
         "beat_schedule": beat_schedule(settings),
-        "beat_schedule_filename": str(settings.data_dir / "celerybeat-schedule"),
+        # Two beats do no double work, and none forgets when it ticked last.
+        "beat_scheduler": "tasks.ticks:LedgerScheduler",
     }
 
 
@@ -128,6 +131,7 @@ app = Celery(
         "tasks.sweep",
         "tasks.cleanup",
         "tasks.leftovers",
+        "tasks.orphans",
         "tasks.monitoring",
         "tasks.task_log",
     ],

@@ -20,7 +20,7 @@ from store import runs
 from store.bundles import Bundle, build_bundle, content_digest
 from store.signing_keys import SigningKey
 from tasks.on_demand import render_on_demand
-from tasks.reports import assessed_report
+from tasks.reports import assessed_report, check_data
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.evidence")
@@ -33,7 +33,7 @@ def make_bundle(
 
     Safe to repeat: the same bytes.  Raises NotFound for an unknown scan,
     InvalidSettings for an unknown language, InvalidEvent where its run is dead or
-    its data never came, RenderFailed, InvalidBundle where its artifacts do not
+    its data never came or is deleted, RenderFailed, InvalidBundle where its artifacts do not
     belong together, TransientError.
     """
     run = _load(parts, scan_id, language)
@@ -55,8 +55,7 @@ def _load(parts: Wiring, scan_id: str, language: str | None) -> Run:
             f"the run of scan {scan_id} is dead; for its reason see: scanherald runs --state dead; "
             f"once that is mended: scanherald runs retry {run.run_id}"
         )
-    if not run.data:
-        raise InvalidEvent(f"the data of scan {scan_id} has not been fetched yet")
+    check_data(run)
     if language is None:
         return run
     return replace(run, inputs=msgspec.structs.replace(run.inputs, language=language))

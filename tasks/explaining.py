@@ -18,7 +18,7 @@ from schemas.notifications import PASSED_ALONG, HeldFor, Notification, Subscribe
 from schemas.runs import DeliveryState, RunState
 from schemas.settings import Settings
 from store.decisions import Decision, DeliveryFacts, NewsFacts
-from store.retention import KEPT_DAYS, LEAST_KEPT_DAYS
+from store.retention import LEAST_KEPT_DAYS
 from store.subscribers import (
     SubscriberRecord,
     owns,
@@ -145,8 +145,8 @@ def _filter_steps(
 
 
 FORGOTTEN = (
-    f"what was settled then is no longer on record: it is kept for {KEPT_DAYS} days, "
-    "or as long as cleanup_old_notifications is told"
+    "what was settled then is no longer on record: it is kept for "
+    "SCANHERALD_NOTIFICATIONS_RETENTION_DAYS, or as long as a cleanup was told"
 )
 
 _NOBODY = "no subscriber: the platform passed an address along"

@@ -16,13 +16,13 @@ import msgspec
 from celery import Task
 
 from languages.language import load_language
-from schemas.errors import InvalidEvent, TransientError
+from schemas.errors import TransientError
 from schemas.reports import Format
 from schemas.runs import Run
 from store import runs
 from tasks import wiring
 from tasks.app import app
-from tasks.reports import render_each
+from tasks.reports import check_data, noting, render_each
 from tasks.retrying import retry_soon
 from tasks.wiring import Wiring
 
@@ -51,20 +51,19 @@ def render_on_demand(
 
     Without ``formats`` those that its run was recorded with.  Safe to repeat: the same
     bytes under the same keys.  Raises NotFound for an unknown scan, InvalidSettings for
-    an unknown language, InvalidEvent where the data never came, TransientError.
+    an unknown language, InvalidEvent where the data never came or is deleted, TransientError.
     """
     if language is not None:
         load_language(language)  # before anything is asked of the ledger
     with parts.ledger.read() as connection:
         run_id = runs.latest_run_of_scan(connection, scan_id.strip().lower())
         run = runs.load_run(connection, run_id)
-    if not run.data:
-        raise InvalidEvent(f"the data of scan {scan_id} has not been fetched yet")
+    check_data(run)
     if language is not None:
         run = replace(run, inputs=msgspec.structs.replace(run.inputs, language=language))
     made, failures = render_each(parts, run, run.formats if formats is None else formats)
     now = parts.clock()
-    with parts.ledger.write() as connection:
+    with noting(parts, run, made) as connection:
         runs.save_on_demand(connection, run, made, now)
     return OnDemand(run, tuple(made), failures, now)
 

@@ -10,22 +10,25 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
+from sqlalchemy import Connection
 
 from compliance.assess import Bounds, assess
 from renderers.registry import RENDERERS, render
 from schemas.crash_points import CrashPoint, crash_here
-from schemas.errors import NotFound, PermanentError, RenderFailed, TransientError
+from schemas.errors import InvalidEvent, NotFound, PermanentError, RenderFailed, TransientError
 from schemas.presentation import PLAIN, Presentation
 from schemas.reports import Format, Report
 from schemas.runs import Run
 from schemas.scans import decode_scan
+from schemas.settings import environment_name
 from store import runs
 from store.events import read_payload
 from store.presentations import load_presentation
@@ -57,7 +60,7 @@ def render_report(
     """Render ``formats`` of a run: ``{format: ready | failed | unfinished | superseded}``.
 
     ``unfinished`` means that a passing fault outlasted the fast retries; the
-    body then leaves the run to the sweep's next attempt.
+    body then leaves the run to the sweep's next attempt.  ``gone``: the run was erased.
     """
     parts = wiring.current()
     wanted = [Format(name) for name in formats]
@@ -68,6 +71,9 @@ def render_report(
             raise retry_soon(self, error, parts) from error
         log.warning("render_unfinished", run_id=run_id, attempt=attempt, error=str(error))
         return dict.fromkeys(formats, "unfinished")
+    except NotFound:
+        log.info("run_gone", run_id=run_id, formats=formats)
+        return dict.fromkeys(formats, "gone")
     except SoftTimeLimitExceeded:
         log.error("render_timed_out", run_id=run_id, formats=formats)
         return _fail_all(
@@ -87,6 +93,7 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
 
     Raises TransientError when the ledger or the store cannot be used now; a
     repeat renders what is not ready yet, to the same bytes under the same key.
+    Raises NotFound for a run that was erased, be it meanwhile: nothing of it is left.
     """
     with parts.ledger.write() as connection:
         run = runs.load_run(connection, run_id)
@@ -109,13 +116,31 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
     except TransientError as error:
         _note_passing_fault(parts, run, start.wanted, str(error))
         raise
-    with parts.ledger.write() as connection:
+    with noting(parts, run, rendered) as connection:
         runs.save_rendered(connection, run, rendered, parts.clock())
         for name, reason in failures.items():
             runs.save_render_error(connection, run, name, reason, final=True)
     crash_here(CrashPoint.RENDER_SAVED)
     statuses |= {report.format.value: "ready" for report in rendered}
     return statuses | {name.value: "failed" for name in failures}
+
+
+@contextmanager
+def noting(
+    parts: Wiring, run: Run, rendered: Sequence[runs.RenderedReport]
+) -> Iterator[Connection]:
+    """The transaction that notes artifacts.  Raises NotFound for a run erased meanwhile.
+
+    Then the artifacts are deleted again.  Killed in between, they are orphans,
+    which the nightly search deletes.
+    """
+    with parts.ledger.write() as connection:
+        is_there = runs.is_recorded(connection, run.run_id)
+        if is_there:
+            yield connection
+    if not is_there:
+        parts.artifacts.delete_many([report.artifact_key for report in rendered])
+        raise NotFound(f"run {run.run_id} was erased")
 
 
 def render_each(
@@ -144,6 +169,7 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
 
     Raises PermanentError where the scan cannot be judged, LedgerUnavailable.
     """
+    check_data(run)
     key = (run.run_id, run.data_sha256, run.inputs.language)
     if key in _assessed:
         _assessed.move_to_end(key)
@@ -153,7 +179,13 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
     if run.inputs.previous_event_pk is not None:
         with parts.ledger.read() as connection:
             before = read_payload(connection, run.inputs.previous_event_pk)
-        previous = None if before is None else decode_scan(before)
+        if before is None:  # a report without its drift would be another one under the same name
+            raise InvalidEvent(
+                f"the data of the scan before {run.scan_id} has been deleted "
+                f"({environment_name('scans_retention_days')}): its report cannot be made again "
+                "as it was"
+            )
+        previous = decode_scan(before)
     try:
         report = assess(
             decode_scan(run.data),
@@ -171,6 +203,18 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
         raise RenderFailed(f"the scan could not be judged: {type(error).__name__}") from error
     _assessed[key] = report
     return report
+
+
+def check_data(run: Run) -> None:
+    """Raises InvalidEvent where the scan's bytes are not there, which says why."""
+    if run.data:
+        return
+    if run.data_deleted:
+        raise InvalidEvent(
+            f"the data of scan {run.scan_id} has been deleted, as its retention says "
+            f"({environment_name('scans_retention_days')}); publish it again under another event id"
+        )
+    raise InvalidEvent(f"the data of scan {run.scan_id} has not been fetched yet")
 
 
 def _make_room() -> None:

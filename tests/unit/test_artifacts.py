@@ -131,8 +131,25 @@ def test_the_sweep_of_leftovers_takes_nothing_else(artifacts: ArtifactStore, fol
     assert artifacts.sweep_leftovers(datetime.now(UTC) + timedelta(days=1)) == 1
     assert artifacts.get(KEY) == b"whole"
     names = {path.name for path in folder.iterdir()}
-    assert names == {*others, "folder#1", "link#1", Path(KEY).parent.name}
-    assert list((folder / "folder#1").iterdir()) == []
+    assert names == {*others, "link#1", Path(KEY).parent.name}  # folder#1 is empty now, and old
+
+
+def test_folders_that_are_empty_and_old_go_with_the_leftovers(
+    artifacts: ArtifactStore, folder: Path
+) -> None:
+    for scan in ("old", "young", "full"):
+        artifacts.put(f"{scan}/a/report.en.csv", b"1")
+    for scan in ("old", "young"):
+        artifacts.delete(f"{scan}/a/report.en.csv")
+    before = datetime.now(UTC) - timedelta(days=1)
+    for scan in ("old/a", "old", "full/a", "full"):
+        os.utime(folder / scan, (before.timestamp() - 1,) * 2)
+
+    assert artifacts.sweep_leftovers(before) == 0
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*")} == {
+        *("old", "young", "young/a"),  # "old" lost a folder just now: tomorrow it goes, too
+        *("full", "full/a", "full/a/report.en.csv"),
+    }
 
 
 def test_a_bucket_keeps_no_leftovers_to_sweep() -> None:

@@ -225,6 +225,6 @@ def test_a_dead_runs_scan_is_refused_with_what_to_do(
 
 def test_a_scan_whose_data_is_not_there_is_refused(parts: Any, recorded: Any, scan_id: str) -> None:
     with parts.ledger.write() as connection:
-        connection.execute(update(tables.events).values(payload=None))
+        connection.execute(update(tables.events).values(payload=None, payload_size=0))
     with pytest.raises(InvalidEvent, match="has not been fetched yet"):
         make_bundle(parts, scan_id, KEY)

@@ -137,7 +137,9 @@ def test_scheduled_tasks_are_what_workers_hold_and_beats_schedule(
         "get-notification-stats",
         "get-task-statistics",
         "cleanup-old-notifications",
+        "cleanup-old-scans",
         "cleanup-old-reports",
+        "sweep-orphans",
         "sweep-leftovers",
     }
     registered = set(get_celery_monitor().get_registered_tasks())
