@@ -15,8 +15,10 @@ from rich.console import Console
 from cli import (
     audit,
     bundle,
+    cleanup,
     deadletters,
     deliveries,
+    erase,
     records,
     rejudge,
     render,
@@ -53,6 +55,12 @@ app.command("signing-key", epilog="Example: scanherald signing-key > signer.pem"
     bundle.signing_key_command
 )
 app.command("audit", epilog="Example: scanherald audit --since 24h --json")(audit.audit_command)
+app.command("cleanup", epilog="Example: scanherald cleanup reports --days 90 --dry-run")(
+    cleanup.cleanup_command
+)
+app.command("erase", epilog="Example: scanherald erase --domain shop.example --dry-run")(
+    erase.erase_command
+)
 app.command("rejudge", epilog="Example: scanherald rejudge --pack acme-2026.2 --since 90d")(
     rejudge.rejudge_command
 )

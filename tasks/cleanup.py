@@ -90,7 +90,7 @@ def cleanup_old_notifications(days: int = 30) -> dict[str, Any]:
 def cleanup_scans(scans_days: int, events_days: int) -> dict[str, Any]:
     """Delete scans' bytes, and reduce whole records to their identity; 0 days: never.
 
-    Returns ``status, scans, events, deleted_bytes``.
+    Returns ``status, deleted_bytes`` and the counts of ``clean_scans``.
     """
     parts = wiring.current()
     cleaned = clean_scans(parts, scans_days, events_days, within_a_task(parts))
@@ -169,17 +169,23 @@ def clean_notifications(parts: Wiring, days: int, limits: Limits = THOROUGH) -> 
 
 
 def clean_scans(
-    parts: Wiring, scans_days: int, events_days: int, limits: Limits = THOROUGH
+    parts: Wiring,
+    scans_days: int,
+    events_days: int,
+    limits: Limits = THOROUGH,
+    *,
+    reduced_after: int = 0,
 ) -> Cleaned:
-    """Delete scans' bytes and reduce old records: counts ``scans``, ``events``; 0 days: never.
+    """Reduce old records and delete scans' bytes: counts ``events``, ``scans``; 0 days: never.
 
-    Raises LedgerUnavailable.
+    What is, or would be, reduced is not counted among the scans: here, or by another
+    call with ``reduced_after`` days.  Raises LedgerUnavailable.
     """
-    keep, cleaned = parts.settings.keep_newest_scans, Cleaned({"scans": 0, "events": 0})
-    oldest: datetime | None = None
-    if events_days:  # first: what is reduced has no bytes left to be counted
+    keep, cleaned = parts.settings.keep_newest_scans, Cleaned()
+    reduced_after = events_days or reduced_after
+    oldest = _before(parts, reduced_after) if reduced_after else None
+    if events_days:
         gone, today = _before(parts, events_days), parts.clock()
-        oldest = gone
         _each_batch(
             parts,
             cleaned,

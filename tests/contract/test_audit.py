@@ -228,6 +228,8 @@ def test_settled_work_is_clean_and_adds_up(settled: Run, audit: Any) -> None:
             "events": 3,
             "done": 1,
             "dead": 2,
+            "expired": 0,
+            "erased": 0,
             "in_flight": 0,
             "unaccounted": 0,
             "repeats": 0,
@@ -615,13 +617,13 @@ def test_an_expired_report_is_accounted_for_at_each_stop_of_the_cleanup(
     ledger: Ledger, settled: Run, store: ArtifactStore, audit: Any
 ) -> None:
     with ledger.write() as connection:
-        old = retention.expire_reports(connection, NOW + DAY, 9)
+        old = retention.find_old_reports(connection, NOW + DAY, keep_newest=0, after=None, limit=9)
+        retention.expire_reports(connection, [report.key for report in old])
     assert audit().status == "clean"
-    for _, key in old:
-        store.delete(key)
+    store.delete_many([report.place for report in old])
     assert audit().status == "clean"
     with ledger.write() as connection:
-        assert retention.forget_artifacts(connection, [report_id for report_id, _ in old]) == 2
+        assert retention.forget_artifacts(connection, [report.key for report in old]) == 2
     found = audit()
     assert found.status == "clean"
     assert (found.sums["reports"]["expired"], found.sums["reports"]["artifacts_read"]) == (2, 0)

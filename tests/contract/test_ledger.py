@@ -1605,6 +1605,22 @@ def report_row(ledger: Ledger, report_id: str) -> Any:
     return row
 
 
+def expire(ledger: Ledger, before: datetime, limit: int) -> list[tuple[str, str]]:
+    """What a batch of the cleanup retires once all runs are over: (report id, artifact key)."""
+    with ledger.write() as connection:
+        connection.execute(update(tables.runs).values(state="done"))
+        old = retention.find_old_reports(connection, before, keep_newest=0, after=None, limit=limit)
+        retention.expire_reports(connection, [report.key for report in old])
+    return [(report.key, report.place) for report in old]
+
+
+def forget(ledger: Ledger, before: datetime, limit: int) -> int:
+    """How many deliveries a batch of the cleanup deletes."""
+    with ledger.write() as connection:
+        old = retention.find_old_deliveries(connection, before, after=None, limit=limit)
+        return retention.delete_deliveries(connection, [delivery.key for delivery in old])
+
+
 def test_only_settled_reports_from_before_expire_and_keep_their_key_until_it_is_forgotten(
     ledger: Ledger,
 ) -> None:
@@ -1615,17 +1631,17 @@ def test_only_settled_reports_from_before_expire_and_keep_their_key_until_it_is_
     write(ledger, runs.save_rendered, fresh, map(rendered, FORMATS), NOW + DAY)
     pdf = f"{scan_id(1)}.en.pdf"
 
-    assert write(ledger, retention.expire_reports, NOW, 9) == []
-    assert not read(ledger, retention.is_expired, pdf)
+    assert expire(ledger, NOW, 9) == []
+    assert read(ledger, retention.still_expired, [pdf]) == set()
     for _ in range(2):  # a cleanup that was killed finds it again
-        assert write(ledger, retention.expire_reports, NOW + MINUTE, 9) == [(pdf, "key/pdf")]
-        assert read(ledger, retention.is_expired, pdf)
+        assert expire(ledger, NOW + MINUTE, 9) == [(pdf, "key/pdf")]
+        assert read(ledger, retention.still_expired, [pdf]) == {pdf}
     assert write(ledger, retention.forget_artifacts, [pdf, "unknown"]) == 1
-    assert write(ledger, retention.expire_reports, NOW + MINUTE, 9) == []
+    assert expire(ledger, NOW + MINUTE, 9) == []
     row = report_row(ledger, pdf)
     assert (row["status"], row["artifact_key"], row["uri"]) == ("expired", None, None)
     assert (row["sha256"], row["size_bytes"]) == ("ab", 1234)
-    assert len(write(ledger, retention.expire_reports, NOW + 2 * DAY, 1)) == 1
+    assert len(expire(ledger, NOW + 2 * DAY, 1)) == 1
     assert write(ledger, retention.forget_artifacts, []) == 0
 
 
@@ -1633,7 +1649,7 @@ def test_a_report_that_failed_for_good_has_nothing_to_expire(ledger: Ledger) -> 
     run = recorded_run(ledger)
     start(ledger, run, Format.PDF)
     write(ledger, runs.save_render_error, run, Format.PDF, "bad", final=True)
-    assert write(ledger, retention.expire_reports, NOW + DAY, 9) == []
+    assert expire(ledger, NOW + DAY, 9) == []
     assert report_row(ledger, f"{scan_id(1)}.en.pdf")["status"] == "failed"
 
 
@@ -1642,17 +1658,17 @@ def test_an_old_report_that_was_made_again_is_young(ledger: Ledger) -> None:
     start(ledger, run, Format.PDF)
     write(ledger, runs.save_rendered, run, [rendered(Format.PDF)], NOW)
     write(ledger, runs.save_on_demand, run, [rendered(Format.PDF)], NOW + 30 * DAY)
-    assert write(ledger, retention.expire_reports, NOW + DAY, 9) == []
-    assert len(write(ledger, retention.expire_reports, NOW + 31 * DAY, 9)) == 1
+    assert expire(ledger, NOW + DAY, 9) == []
+    assert len(expire(ledger, NOW + 31 * DAY, 9)) == 1
 
 
 def test_an_expired_report_asked_for_again_keeps_what_was_made(ledger: Ledger) -> None:
     run = recorded_run(ledger)
     start(ledger, run, Format.PDF)
     write(ledger, runs.save_rendered, run, [rendered(Format.PDF)], NOW)
-    ((report_id, _),) = write(ledger, retention.expire_reports, NOW + DAY, 9)
+    ((report_id, _),) = expire(ledger, NOW + DAY, 9)
     write(ledger, runs.save_on_demand, run, [rendered(Format.PDF)], NOW + 30 * DAY)
-    assert not read(ledger, retention.is_expired, report_id)
+    assert read(ledger, retention.still_expired, [report_id]) == set()
     assert write(ledger, retention.forget_artifacts, [report_id]) == 0
     row = report_row(ledger, report_id)
     assert (row["status"], row["artifact_key"]) == ("ready", "key/pdf")
@@ -1663,7 +1679,7 @@ def test_a_run_taken_up_again_makes_its_own_expired_report_again(ledger: Ledger)
     start(ledger, run, Format.PDF)
     write(ledger, runs.save_rendered, run, [rendered(Format.PDF)], NOW)
     assert start(ledger, run, Format.PDF).wanted == ()
-    write(ledger, retention.expire_reports, NOW + DAY, 9)
+    expire(ledger, NOW + DAY, 9)
     assert start(ledger, run, Format.PDF).wanted == (Format.PDF,)
     row = report_row(ledger, f"{scan_id(1)}.en.pdf")
     assert (row["status"], row["tries"]) == ("pending", 1)
@@ -1688,18 +1704,18 @@ def test_old_settled_deliveries_go_with_their_attempts_and_their_event_keys_stay
                 lease_until=None,
             )
 
-    assert write(ledger, retention.forget_deliveries, NOW, 9) == 0
-    assert write(ledger, retention.forget_deliveries, NOW + MINUTE, 9) == 1
+    assert forget(ledger, NOW, 9) == 0
+    assert forget(ledger, NOW + MINUTE, 9) == 1
 
     assert {row["subscriber_id"] for row in rows(ledger, tables.deliveries)} == {"b", "c"}
     assert [row["outcome"] for row in rows(ledger, tables.attempts)] == ["retry"]
-    assert write(ledger, retention.forget_deliveries, NOW + 9 * DAY, 9) == 1
+    assert forget(ledger, NOW + 9 * DAY, 9) == 1
     assert not write(ledger, deliveries.save_notification, notification("k:1"), None, NOW)
 
 
 def test_forgetting_deliveries_is_bounded(ledger: Ledger) -> None:
     tell(ledger, "k:1", *(webhook(f"s-{number}", suppressed="paused") for number in range(5)))
-    counts = [write(ledger, retention.forget_deliveries, NOW + DAY, 2) for _ in range(4)]
+    counts = [forget(ledger, NOW + DAY, 2) for _ in range(4)]
     assert counts == [2, 2, 1, 0]
 
 
@@ -1727,5 +1743,5 @@ def test_every_state_of_a_delivery_has_its_word_in_the_ledger(ledger: Ledger) ->
             update(tables.deliveries).values(state=DeliveryState.HELD.value, settled_at=None)
         )
     assert due(ledger, NOW + DAY) == []
-    assert write(ledger, retention.forget_deliveries, NOW + DAY, 9) == 0
+    assert forget(ledger, NOW + DAY, 9) == 0
     assert maybe_lease(ledger, ticket) is None

@@ -30,7 +30,7 @@ SCAN = "00000000-0000-0000-0000-0000000a0001"
 @pytest.fixture
 def light(make_parts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Parts whose ledger the command finds by its environment; the process's logs stay as set."""
-    parts = make_parts(formats=("csv", "json"))
+    parts = make_parts(formats=("csv", "json"), keep_newest_scans=0)
     monkeypatch.setenv("SCANHERALD_DATA_DIR", str(parts.settings.data_dir))
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr("tasks.logs.configure_logs", lambda _: None)
