@@ -53,9 +53,11 @@ def cleanup_command(
     The same happens every night, within a bound of time.
     """
     from tasks.cleanup import Limits
+    from tasks.logs import configure_logs
     from tasks.wiring import wire
 
     settings = load_settings()
+    configure_logs(settings.model_copy(update={"log_level": "ERROR"}))  # the numbers say the rest
     wanted = _wanted(settings, part, days)
     parts = wire(settings)
     parts.ledger.migrate()

@@ -49,11 +49,14 @@ def erase_command(
     bare identity stays, so that an entry read again is a repeat. A subscriber:
     addresses and wishes, deliveries of any state, attempts, digests. It cannot be undone.
     """
+    from tasks.logs import configure_logs
     from tasks.wiring import wire
 
     if (subscriber is None) == (domain is None):
         raise InvalidSettings("name what to erase: --subscriber ID or --domain D")
-    parts = wire(load_settings())
+    settings = load_settings()
+    configure_logs(settings.model_copy(update={"log_level": "ERROR"}))  # the receipt says the rest
+    parts = wire(settings)
     parts.ledger.migrate()
     try:
         whom = f"subscriber {subscriber}" if domain is None else f"domain {domain}"

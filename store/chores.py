@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from store.ledger import insert
 from store.tables import chores
@@ -30,7 +30,9 @@ def last_ticks(connection: Connection, names: Iterable[str], now: datetime) -> d
             .on_conflict_do_update(
                 index_elements=[chores.c.name],
                 set_={"ticked_at": now},
-                where=chores.c.ticked_at.is_(None),
+                where=or_(
+                    chores.c.ticked_at.is_(None), chores.c.ticked_at > now + NO_CLOCK_DIFFERS_SO
+                ),
             )
         )
     rows = connection.execute(

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     Text,
     cast,
     delete,
@@ -335,6 +337,9 @@ def names_of_deliveries(connection: Connection, delivery_ids: Collection[str]) -
             connection, attempts.c.attempt_pk, attempts.c.delivery_id.in_(delivery_ids)
         ),
         "notifications": _names(connection, notifications.c.event_key, own),
+        "pacing": _names(
+            connection, pacing.c.pace_key, pacing.c.pace_key.in_(_destinations(delivery_ids))
+        ),
     }
 
 
@@ -349,6 +354,7 @@ def erase_deliveries(connection: Connection, delivery_ids: Collection[str]) -> N
             select(notifications.c.event_key).where(_own_news(delivery_ids))
         ).scalars()
     )
+    connection.execute(delete(pacing).where(pacing.c.pace_key.in_(_destinations(delivery_ids))))
     connection.execute(delete(attempts).where(attempts.c.delivery_id.in_(delivery_ids)))
     connection.execute(delete(deliveries).where(deliveries.c.delivery_id.in_(delivery_ids)))
     connection.execute(
@@ -377,6 +383,18 @@ def _own_news(delivery_ids: Collection[str]) -> ColumnElement[bool]:
             others.c.event_key == notifications.c.event_key,
             others.c.delivery_id.not_in(delivery_ids),
         )
+    )
+
+
+def _destinations(delivery_ids: Collection[str]) -> Select[Any]:
+    """The pace keys of hosts that these deliveries went to: a host may be a person's own.
+
+    Whoever else sends there gets a new row.  The mail server is everybody's.
+    """
+    return select(deliveries.c.destination).where(
+        deliveries.c.delivery_id.in_(delivery_ids),
+        deliveries.c.destination.is_not(None),
+        deliveries.c.destination.not_like("smtp:%"),
     )
 
 

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
-from schemas.errors import ArtifactsUnavailable
+from schemas.audit import Audit
+from schemas.errors import ArtifactsUnavailable, InvalidEvent
+from schemas.runs import DeadEntry, Entry
+from schemas.settings import load_settings
+from store import tables
+from store.audit import LedgerAudit
+from store.decisions import read_decision
+from store.events import record_dead
 from tasks import cleanup
-from tasks.cleanup import cleanup_old_notifications, cleanup_old_reports
+from tasks.cleanup import Limits, cleanup_old_notifications, cleanup_old_reports
+from tasks.explaining import explain
 from tasks.finish import settle
 from tasks.monitoring import get_notification_stats
 from tasks.notifications import try_delivery
-from tasks.on_demand import generate_multiple_reports_async
+from tasks.on_demand import (
+    generate_multiple_reports_async,
+    generate_report_async,
+    render_on_demand,
+)
 from tasks.reports import render_formats
+from tasks.schedule import beat_schedule
 
 DAY = 86_400
+NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 
 
 def clean_reports(days: int = 30) -> dict[str, Any]:
@@ -218,3 +234,270 @@ def test_a_replay_of_a_cleaned_event_still_wakes_nobody(
     render_formats(light, again.run_id, again.formats)
     assert settle(light, again.run_id, 1) == []
     assert rows(light, "deliveries") == []
+
+
+# In use
+
+
+def tell(parts: Any, ticket: Any) -> list[Any]:
+    """Render and settle a run; returns its deliveries' tries."""
+    render_formats(parts, ticket.run_id, ticket.formats)
+    return settle(parts, ticket.run_id, 1)
+
+
+def test_the_newest_scans_of_each_domain_keep_their_reports_however_old(
+    make_parts: Any, record: Any, make_scan: Any, rows: Any, clock: Any
+) -> None:
+    parts = make_parts(formats=("csv",), keep_newest_scans=2)
+    for number in (1, 2, 3, 4):
+        tell(parts, record(parts, make_scan(number)))
+    tell(parts, record(parts, make_scan(5, domain="other.example")))
+    clock.forward(400 * DAY)
+    assert clean_reports()["deleted_count"] == 2
+    ready = [row["scan_id"][-1] for row in rows(parts, "reports") if row["status"] == "ready"]
+    assert ready == ["3", "4", "5"]
+
+
+def test_a_report_is_in_use_while_a_run_of_its_scan_is(
+    light: Any, record: Any, make_scan: Any, rows: Any, clock: Any
+) -> None:
+    ticket = record(light, make_scan())
+    render_formats(light, ticket.run_id, ticket.formats)
+    clock.forward(1000 * DAY)
+    assert clean_reports()["deleted_count"] == 0
+    settle(light, ticket.run_id, 1)
+    assert clean_reports()["deleted_count"] == 2
+
+
+@pytest.mark.parametrize("state", ["pending", "held", "sending"])
+def test_a_report_is_in_use_while_a_delivery_that_tells_of_its_scan_is(
+    light: Any, record: Any, make_scan: Any, subscribe: Any, clock: Any, state: str
+) -> None:
+    subscribe(light)
+    tell(light, record(light, make_scan()))
+    with light.ledger.write() as connection:
+        connection.execute(update(tables.deliveries).values(state=state))
+    clock.forward(1000 * DAY)
+    assert clean_reports(1)["deleted_count"] == 0
+    assert clean_notifications(1)["deleted_count"] == 0
+    with light.ledger.write() as connection:
+        connection.execute(update(tables.deliveries).values(state="sent", settled_at=clock()))
+    assert clean_reports(1)["deleted_count"] == 2
+
+
+# What was said
+
+
+def test_what_notifications_said_goes_with_their_last_delivery_and_their_keys_stay(
+    light: Any, record: Any, subscribe: Any, rows: Any, clock: Any
+) -> None:
+    subscribe(light)
+    sent, waiting = (
+        tell(light, record(light, b'{"error":"DNS"}', type="scan.failed", id=name))[0]
+        for name in ("sent", "waiting")
+    )
+    try_delivery(light, sent)
+    clock.forward(31 * DAY)
+    found = cleanup.clean_notifications(light, 30, Limits(dry_run=True))
+    assert found.counts == {"deliveries": 1, "contents": 1, "figures": 0}
+    assert clean_notifications()["deleted_bytes"] == found.size > 0
+    said = {row["event_key"]: bool(row["content"]) for row in rows(light, "notifications")}
+    assert sorted(said.values()) == [False, True]
+    try_delivery(light, waiting)  # what it says is there
+    assert rows(light, "deliveries")[0]["state"] == "sent"
+
+
+def test_why_still_answers_when_what_was_said_is_deleted(
+    light: Any, record: Any, subscribe: Any, clock: Any
+) -> None:
+    subscribe(light)
+    ticket = record(light, b'{"error":"DNS"}', type="scan.failed", id="1")
+    try_delivery(light, tell(light, ticket)[0])
+    clock.forward(31 * DAY)
+    clean_notifications()
+    with light.ledger.read() as connection:
+        decision = read_decision(connection, "anna", "1")
+    (news,) = decision.news
+    assert news.notification.title == "(what it said has been deleted)"
+    assert "delivery" not in {step.about for step in explain(decision, clock()) if step.delivery_id}
+
+
+# Scans and events
+
+
+def clean_scans(parts: Any, scans: int = 0, events: int = 0, **limits: Any) -> Any:
+    return cleanup.clean_scans(parts, scans, events, Limits(**limits))
+
+
+@pytest.fixture
+def history(light: Any, record: Any, make_scan: Any, clock: Any) -> list[str]:
+    """A scan of one domain every day, for ten days; returns their run ids, oldest first."""
+    run_ids = []
+    for number in range(1, 11):
+        ticket = record(
+            light, make_scan(number, timestamp_utc=clock().isoformat()), id=f"scan-{number}"
+        )
+        tell(light, ticket)
+        run_ids.append(ticket.run_id)
+        clock.forward(DAY)
+    return run_ids
+
+
+def with_bytes(rows: Any, parts: Any) -> list[int]:
+    return [row["event_pk"] for row in rows(parts, "events") if row["payload"] is not None]
+
+
+def test_scans_lose_their_bytes_but_those_that_the_next_ones_are_compared_with(
+    light: Any, history: list[str], rows: Any, clock: Any
+) -> None:
+    clock.forward(400 * DAY)
+    expected = clean_scans(light, 30, dry_run=True)
+    cleaned = clean_scans(light, 30)
+    assert (cleaned.counts, cleaned.size) == (expected.counts, expected.size)
+    assert cleaned.counts == {"scans": 6}
+    # three that an anomaly compares, and one that the oldest of them was compared with
+    assert with_bytes(rows, light) == [7, 8, 9, 10]
+    assert [row["score"] is not None for row in rows(light, "scans")] == [True] * 10
+    assert clean_scans(light, 30).counts == {"scans": 0}
+
+
+def test_the_scan_before_a_young_one_keeps_its_bytes_so_that_the_report_comes_out_the_same(
+    light: Any, history: list[str], rows: Any, clock: Any
+) -> None:
+    reports = {row["report_id"]: row["sha256"] for row in rows(light, "reports")}
+    assert clean_scans(light, 5).counts == {"scans": 4}  # recorded 10 to 7 days ago, and 6
+    assert with_bytes(rows, light) == [5, 6, 7, 8, 9, 10]
+    for number in (6, 7, 8, 9, 10):
+        scan_id = f"00000000-0000-0000-0000-0000000a{number:04x}"
+        made = generate_report_async.apply((scan_id, "json")).get()
+        assert made["status"] == "completed"
+    assert {row["report_id"]: row["sha256"] for row in rows(light, "reports")} == reports
+
+
+def test_a_scan_without_bytes_says_why_it_is_not_rendered(
+    light: Any, history: list[str], clock: Any
+) -> None:
+    clean_scans(light, 5)
+    first, fifth = (f"00000000-0000-0000-0000-0000000a{number:04x}" for number in (1, 5))
+    with pytest.raises(InvalidEvent, match="has been deleted, as its retention says"):
+        render_on_demand(light, first)
+    failures = render_on_demand(light, fifth).failures
+    assert "scan before" in next(iter(failures.values()))
+
+
+def test_an_unfinished_run_keeps_its_bytes_and_those_it_is_compared_with(
+    light: Any, history: list[str], rows: Any, clock: Any, record: Any, make_scan: Any
+) -> None:
+    late = record(light, make_scan(50, timestamp_utc=NOON.isoformat()), id="late")
+    clock.forward(400 * DAY)
+    clean_scans(light, 30)
+    assert 11 in with_bytes(rows, light)
+    tell(light, late)
+    clean_scans(light, 30)
+    assert 11 not in with_bytes(rows, light)
+
+
+def test_a_record_is_reduced_to_its_identity_and_a_repeat_of_it_stays_a_repeat(
+    light: Any, history: list[str], rows: Any, clock: Any, record: Any, make_scan: Any
+) -> None:
+    clock.forward(400 * DAY)
+    assert clean_scans(light, 0, 365).counts == {"events": 0}  # their artifacts are there still
+    clean_reports()
+    expected = clean_scans(light, 30, 365, dry_run=True)
+    cleaned = clean_scans(light, 30, 365)
+    assert (cleaned.counts, cleaned.size) == (expected.counts, expected.size)
+    assert cleaned.counts == {"events": 6, "scans": 0}
+    first = rows(light, "events")[0]
+    assert (first["event_id"], first["outcome"], first["payload"]) == ("scan-1", "expired", None)
+    assert (first["subject"], first["payload_sha256"]) == (None, "")
+    assert len(rows(light, "runs")) == len(rows(light, "scans")) == 4
+    assert len(rows(light, "reports")) == 8
+    assert audited(light) == ("clean", 6)
+    with pytest.raises(IndexError):  # no ticket: nothing new was recorded
+        record(light, make_scan(1), id="scan-1")
+    assert rows(light, "events")[0]["seen"] == 2
+    assert audited(light) == ("clean", 6)
+
+
+def test_an_old_dead_letter_loses_its_content_and_its_reason(
+    light: Any, rows: Any, clock: Any
+) -> None:
+    letter = DeadEntry(Entry("scans:events", "9-0", {b"data": b"{"}), "not JSON")
+    with light.ledger.write() as connection:
+        record_dead(connection, letter, clock())
+    clock.forward(366 * DAY)
+    assert clean_scans(light, 0, 365).counts == {"events": 1}
+    (row,) = rows(light, "events")
+    assert (row["payload"], row["outcome"], row["entry_id"]) == (None, "expired", "9-0")
+
+
+def audited(parts: Any) -> tuple[str, int]:
+    """The audit's word, and how many events have expired."""
+    audit = Audit()
+    told = LedgerAudit(
+        parts.ledger,
+        audit,
+        since=None,
+        overdue_before=NOON,
+        progress=lambda _part, _done: None,
+    )
+    told.events()
+    told.runs()
+    told.reports(parts.artifacts)
+    told.deliveries()
+    assert audit.gaps == []
+    return audit.status, audit.sums["events"]["expired"]
+
+
+# Bounds
+
+
+def test_a_dry_run_counts_what_the_cleanup_does_and_changes_nothing(
+    light: Any, report: Any, rows: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleanup, "BATCH", 2)
+    files = [path for number in (1, 2, 3) for path in report(number)]
+    clock.forward(31 * DAY)
+    before = {name: rows(light, name) for name in ("reports", "events", "notifications")}
+    found = cleanup.clean_reports(light, 30, Limits(dry_run=True))
+    assert found.counts == {"reports": 6}
+    assert found.size == sum(path.stat().st_size for path in files)
+    assert {name: rows(light, name) for name in before} == before
+    assert all(path.exists() for path in files)
+    cleaned = cleanup.clean_reports(light, 30)
+    assert (cleaned.counts, cleaned.size) == (found.counts, found.size)
+
+
+def test_a_cleanup_whose_time_is_out_says_so_and_the_next_one_goes_on(
+    light: Any, report: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleanup, "BATCH", 2)
+    for number in (1, 2, 3):
+        report(number)
+    clock.forward(31 * DAY)
+    delete = light.artifacts.delete
+
+    def slow(key: str) -> None:
+        delete(key)
+        clock.forward(100)
+
+    monkeypatch.setattr(light.artifacts, "delete", slow)
+    first = clean_reports()
+    assert (first["status"], first["deleted_count"]) == ("partial", 2)
+    monkeypatch.setattr(light.artifacts, "delete", delete)
+    assert clean_reports()["deleted_count"] == 4
+
+
+def test_beat_cleans_by_the_settings_and_what_is_kept_for_ever_has_no_entry() -> None:
+    given = beat_schedule(
+        load_settings(reports_retention_days=7, events_retention_days=900, scans_retention_days=0)
+    )
+    assert given["cleanup-old-reports"]["kwargs"] == {"days": 7}
+    assert given["cleanup-old-notifications"]["kwargs"] == {"days": 30}
+    assert given["cleanup-old-scans"]["kwargs"] == {"scans_days": 0, "events_days": 900}
+    kept = beat_schedule(
+        load_settings(
+            reports_retention_days=0, notifications_retention_days=0, scans_retention_days=0
+        )
+    )
+    assert not [name for name in kept if name.startswith("cleanup")]
