@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
+import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,21 +47,32 @@ SHOP = "erased.example"
 
 @pytest.fixture
 def light(make_parts: Any) -> Any:
-    return make_parts(formats=("csv", "json"), violation_severity="low")
+    return make_parts(formats=("csv",), violation_severity="low")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test's records are kept, for the others: making them costs a second."""
+    return tmp_path_factory.mktemp("busy") / "data"
 
 
 @pytest.fixture
-def busy(light: Any, record: Any, make_scan: Any, subscribe: Any, clock: Any) -> Any:
-    """Two domains with three scans each and one begun, told to one at once, to one by a digest."""
+def busy(light: Any, record: Any, make_scan: Any, subscribe: Any, clock: Any, kept: Path) -> Any:
+    """Two domains with two scans each and one begun, told to one at once, to one by a digest."""
+    numbers = itertools.count(1000 if kept.exists() else 1)
+    light.new_id = lambda: str(uuid.UUID(int=next(numbers)))
+    if kept.exists():
+        shutil.copytree(kept, light.settings.data_dir, dirs_exist_ok=True)
+        return light
     subscribe(light, "anna", user_id="u-1")
     subscribe(light, "carl", digest=Digest(rhythm=DigestRhythm.HOURLY, below="high"))
-    for number in range(1, 7):
+    for number in range(1, 5):
         domain = SHOP if number % 2 else "other.example"
         ticket = record(light, make_scan(number, domain=domain), id=f"e-{number}", userid="u-1")
         render_formats(light, ticket.run_id, ticket.formats)
         for delivery in settle(light, ticket.run_id, 1):
             try_delivery(light, delivery)
-    for number, domain in ((7, SHOP), (8, "other.example")):
+    for number, domain in ((5, SHOP), (6, "other.example")):
         data = json.dumps({"domain": domain}).encode()
         ticket = record(light, data, type="scan.started", id=f"e-{number}", userid="u-1")
         settle(light, ticket.run_id, 1)
@@ -69,6 +83,8 @@ def busy(light: Any, record: Any, make_scan: Any, subscribe: Any, clock: Any) ->
             Entry("scans:events", "99-0", {b"data": b'{"domain":"Erased.example",'}), "not JSON"
         )
         record_dead(connection, letter, clock())
+    light.ledger.close()
+    shutil.copytree(light.settings.data_dir, kept)
     return light
 
 
@@ -115,7 +131,7 @@ def test_of_an_erased_domain_nothing_is_left_that_names_it(busy: Any, rows: Any)
     assert SHOP not in everything(busy).lower()
     for name, before in other.items():
         assert rows(busy, name) == [row for row in before if row["domain"] == "other.example"]
-    assert len(files(busy)) == len(rows(busy, "reports")) == 6
+    assert len(files(busy)) == len(rows(busy, "reports")) == 2
     assert "other.example" in everything(busy)
 
 
@@ -125,10 +141,10 @@ def test_the_audit_is_clean_and_the_identities_are_there(
     erase_domain(busy, SHOP, receipt(busy))
     found = audit(busy, clock())
     assert found.gaps == []
-    assert found.sums["events"]["erased"] == 5  # three scans, a start and a dead letter
+    assert found.sums["events"]["erased"] == 4  # two scans, a start and a dead letter
     erased = [row for row in rows(busy, "events") if row["outcome"] == "erased"]
-    assert {row["event_id"] for row in erased} == {"e-1", "e-3", "e-5", "e-7", "99-0"}
-    assert {row["entry_id"] for row in erased} == {"1-0", "3-0", "5-0", "7-0", "99-0"}
+    assert {row["event_id"] for row in erased} == {"e-1", "e-3", "e-5", "99-0"}
+    assert {row["entry_id"] for row in erased} == {"1-0", "3-0", "5-0", "99-0"}
     with pytest.raises(IndexError):  # the entry comes again: a repeat, with no run
         record(busy, make_scan(1, domain=SHOP), id="e-1")
     assert SHOP not in everything(busy)
@@ -165,16 +181,12 @@ def test_the_receipt_is_the_digest_of_the_list_and_a_dry_run_says_the_same_numbe
     found = receipt(busy, listing=listing)
     erase_domain(busy, SHOP, found)
     assert found.counts == expected.counts
-    assert (
-        found.artifact_bytes
-        == expected.artifact_bytes
-        == sum(size for size in [found.artifact_bytes] if size > 0)
-    )
+    assert found.artifact_bytes == expected.artifact_bytes == size
     lines = listing.getvalue().splitlines()
     assert len(lines) == sum(found.counts.values())
     assert hashlib.sha256(listing.getvalue().encode()).hexdigest() == found.sha256
-    assert found.counts["events"] == found.counts["runs"] == found.counts["scans"] + 1 == 4
-    assert found.counts["artifacts"] == found.counts["reports"] == 6
+    assert found.counts["events"] == found.counts["runs"] == found.counts["scans"] + 1 == 3
+    assert found.counts["artifacts"] == found.counts["reports"] == 2
     again = receipt(busy)
     erase_domain(busy, SHOP, again)
     assert sum(again.counts.values()) == 0
@@ -194,8 +206,8 @@ def test_an_unfinished_run_is_cancelled_and_its_worker_leaves_nothing(
             put(key, data)  # a worker that is slower than the erasing
 
     monkeypatch.setattr(busy.artifacts, "put", put_then_erase)
-    statuses = render_report.apply((ticket.run_id, 1, ["csv", "json"])).get()
-    assert statuses == {"csv": "gone", "json": "gone"}
+    statuses = render_report.apply((ticket.run_id, 1, ["csv"])).get()
+    assert statuses == {"csv": "gone"}
     assert found.cancelled == 1
     assert not [path for path in files(busy) if "0000000a0009" in str(path)]
     assert ticket.run_id not in {row["run_id"] for row in rows(busy, "runs")}
@@ -217,7 +229,7 @@ def test_a_report_asked_for_while_its_domain_is_erased_is_not_made(
     with pytest.raises(NotFound, match="was erased"):
         render_on_demand(busy, "00000000-0000-0000-0000-0000000a0001")
     assert SHOP not in everything(busy)
-    assert len(files(busy)) == 6
+    assert len(files(busy)) == 2
     assert clean_orphans(busy, Limits(dry_run=True)).counts["artifacts"] == 0
 
 
@@ -250,14 +262,14 @@ def test_a_kill_between_any_two_steps_leaves_the_rest_to_the_same_command(
         raise Killed
 
     monkeypatch.setattr(busy.artifacts, "delete", die)
-    for _ in range(3):
+    for _ in range(2):
         with pytest.raises(Killed):
             erase_domain(busy, SHOP, receipt(busy))
         assert audit(busy, clock()).gaps == []
     monkeypatch.setattr(busy.artifacts, "delete", delete)
     erase_domain(busy, SHOP, receipt(busy))
     assert SHOP not in everything(busy).lower()
-    assert len(files(busy)) == 6
+    assert len(files(busy)) == 2
 
 
 def test_a_digest_that_tells_of_it_keeps_what_it_tells_of_others(
@@ -271,11 +283,11 @@ def test_a_digest_that_tells_of_it_keeps_what_it_tells_of_others(
     (digest,) = digests(busy)
     assert {line.domain for line in digest.lines} == {"other.example"}
     assert SHOP not in everything(busy)
-    carl = busy._channels[ChannelKind.WEBHOOK].sent
-    before = len(carl)
     for delivery_id, number, _ in published:
         try_delivery(busy, DeliveryTicket(delivery_id, number))
-    assert len(carl) == before + 1
+    sent = [message.notification for message in busy._channels[ChannelKind.WEBHOOK].sent]
+    (told,) = [item for item in sent if item.type == "notification.digest"]
+    assert {line.domain for line in told.lines} == {"other.example"}
     assert audit(busy, clock()).gaps == []
 
 
@@ -303,7 +315,7 @@ def test_of_an_erased_subscriber_nothing_is_left(busy: Any, rows: Any, clock: An
     assert rows(busy, "deliveries") == carls
     assert {row["event_key"] for row in rows(busy, "notifications")} == keys
     assert found.counts["subscribers"] == 1
-    assert found.counts["owners"] == 8
+    assert found.counts["owners"] == 6
     assert found.counts["deliveries"] > 0
     assert audit(busy, clock()).gaps == []
 
