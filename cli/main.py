@@ -121,7 +121,8 @@ def listen() -> None:
 @app.command(epilog="Example: scanherald worker --queue reports --queue default --concurrency 4")
 def worker(
     queue: Annotated[
-        list[str] | None, typer.Option(help="Queue to serve; repeat for several. All by default.")
+        list[str] | None,
+        typer.Option(help="Queue to serve; repeat, or separate by commas. All by default."),
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Processes or threads.")] = None,
     autoscale: Annotated[str | None, typer.Option(metavar="MAX,MIN", help="Pool size.")] = None,

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,16 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from schemas import crash_points
-from schemas.errors import LedgerUnavailable
+from schemas.errors import InvalidSettings, LedgerUnavailable
 from schemas.settings import Settings
 
 if TYPE_CHECKING:
     from store.ledger import Ledger
 
 log = structlog.get_logger("processes")
+
+POOLS = ("prefork", "threads", "solo")
+"""Green threads are not among them: renderers and the ledger's drivers would block them all."""
 
 
 def run_listener(settings: Settings) -> None:
@@ -73,6 +77,9 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     from tasks.app import QUEUES
     from tasks.logs import configure_logs
 
+    queues = [name for given in options.queues for name in given.split(",")] or QUEUES
+    _check_known("--queue", queues, QUEUES)
+    _check_known("--pool", [options.pool], POOLS)
     configure_logs(settings)
     crash_points.arm(settings.crash_dir)
     wiring.use(settings)
@@ -83,7 +90,7 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     arguments = [
         "worker",
         f"--loglevel={settings.log_level}",
-        f"--queues={','.join(options.queues or QUEUES)}",
+        f"--queues={','.join(queues)}",
         f"--pool={options.pool}",
         "--without-gossip",  # workers need not know each other: the ledger is what they share
         "--without-mingle",
@@ -99,6 +106,13 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
         if value is not None
     ]
     app.worker_main(arguments)
+
+
+def _check_known(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """A worker of a queue that nothing is sent to would look healthy and do nothing."""
+    for name in given:
+        if name not in known:
+            raise InvalidSettings(f"{option} {name!r} is not one of: {', '.join(known)}")
 
 
 def _migrate_patiently(ledger: Ledger) -> None:

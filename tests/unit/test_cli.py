@@ -61,6 +61,8 @@ COMMANDS = (
     ("dead-letters",),
     ("dead-letters", "show"),
     ("audit",),
+    ("cleanup",),
+    ("erase",),
     ("bundle",),
     ("verify",),
     ("signing-key",),
