@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
+from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
+from cli.main import app
 from schemas.audit import Audit
 from schemas.errors import ArtifactsUnavailable, InvalidEvent
 from schemas.runs import DeadEntry, Entry
@@ -329,18 +335,26 @@ def clean_scans(parts: Any, scans: int = 0, events: int = 0, **limits: Any) -> A
     return cleanup.clean_scans(parts, scans, events, Limits(**limits))
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first history is kept for the other tests: making one costs a second."""
+    return tmp_path_factory.mktemp("history") / "data"
+
+
 @pytest.fixture
-def history(light: Any, record: Any, make_scan: Any, clock: Any) -> list[str]:
-    """A scan of one domain every day, for ten days; returns their run ids, oldest first."""
-    run_ids = []
+def history(light: Any, record: Any, make_scan: Any, clock: Any, kept: Path) -> None:
+    """A scan of one domain every day, for ten days."""
+    if kept.exists():
+        shutil.copytree(kept, light.settings.data_dir, dirs_exist_ok=True)
+        clock.forward(10 * DAY)
+        light.new_id = lambda: str(uuid.uuid4())
+        return
     for number in range(1, 11):
-        ticket = record(
-            light, make_scan(number, timestamp_utc=clock().isoformat()), id=f"scan-{number}"
-        )
-        tell(light, ticket)
-        run_ids.append(ticket.run_id)
+        data = make_scan(number, timestamp_utc=clock().isoformat())
+        tell(light, record(light, data, id=f"scan-{number}"))
         clock.forward(DAY)
-    return run_ids
+    light.ledger.close()
+    shutil.copytree(light.settings.data_dir, kept)
 
 
 def with_bytes(rows: Any, parts: Any) -> list[int]:
@@ -348,7 +362,7 @@ def with_bytes(rows: Any, parts: Any) -> list[int]:
 
 
 def test_scans_lose_their_bytes_but_those_that_the_next_ones_are_compared_with(
-    light: Any, history: list[str], rows: Any, clock: Any
+    light: Any, history: None, rows: Any, clock: Any
 ) -> None:
     clock.forward(400 * DAY)
     expected = clean_scans(light, 30, dry_run=True)
@@ -362,7 +376,7 @@ def test_scans_lose_their_bytes_but_those_that_the_next_ones_are_compared_with(
 
 
 def test_the_scan_before_a_young_one_keeps_its_bytes_so_that_the_report_comes_out_the_same(
-    light: Any, history: list[str], rows: Any, clock: Any
+    light: Any, history: None, rows: Any, clock: Any
 ) -> None:
     reports = {row["report_id"]: row["sha256"] for row in rows(light, "reports")}
     assert clean_scans(light, 5).counts == {"scans": 4}  # recorded 10 to 7 days ago, and 6
@@ -375,7 +389,7 @@ def test_the_scan_before_a_young_one_keeps_its_bytes_so_that_the_report_comes_ou
 
 
 def test_a_scan_without_bytes_says_why_it_is_not_rendered(
-    light: Any, history: list[str], clock: Any
+    light: Any, history: None, clock: Any
 ) -> None:
     clean_scans(light, 5)
     first, fifth = (f"00000000-0000-0000-0000-0000000a{number:04x}" for number in (1, 5))
@@ -386,7 +400,7 @@ def test_a_scan_without_bytes_says_why_it_is_not_rendered(
 
 
 def test_an_unfinished_run_keeps_its_bytes_and_those_it_is_compared_with(
-    light: Any, history: list[str], rows: Any, clock: Any, record: Any, make_scan: Any
+    light: Any, history: None, rows: Any, clock: Any, record: Any, make_scan: Any
 ) -> None:
     late = record(light, make_scan(50, timestamp_utc=NOON.isoformat()), id="late")
     clock.forward(400 * DAY)
@@ -398,7 +412,7 @@ def test_an_unfinished_run_keeps_its_bytes_and_those_it_is_compared_with(
 
 
 def test_a_record_is_reduced_to_its_identity_and_a_repeat_of_it_stays_a_repeat(
-    light: Any, history: list[str], rows: Any, clock: Any, record: Any, make_scan: Any
+    light: Any, history: None, rows: Any, clock: Any, record: Any, make_scan: Any
 ) -> None:
     clock.forward(400 * DAY)
     assert clean_scans(light, 0, 365).counts == {"events": 0}  # their artifacts are there still
@@ -501,3 +515,40 @@ def test_beat_cleans_by_the_settings_and_what_is_kept_for_ever_has_no_entry() ->
         )
     )
     assert not [name for name in kept if name.startswith("cleanup")]
+
+
+# By command
+
+
+@pytest.fixture
+def run(light: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    monkeypatch.setenv("SCANHERALD_DATA_DIR", str(light.settings.data_dir))
+    monkeypatch.setenv("SCANHERALD_KEEP_NEWEST_SCANS", "0")
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("tasks.logs.configure_logs", lambda _: None)  # the process's stay as set
+    with capture_logs():
+        yield lambda *arguments: CliRunner().invoke(app, ["cleanup", *arguments])
+
+
+def test_the_command_counts_first_and_then_does_the_same(
+    run: Any, light: Any, report: Any, rows: Any
+) -> None:
+    files = report(1)  # long ago, by the command's clock
+    size = sum(path.stat().st_size for path in files)
+    dry = json.loads(run("--dry-run", "--json").stdout)
+    assert dry["dry_run"]
+    found = {part["part"]: part for part in dry["parts"]}
+    assert list(found) == ["orphans", "notifications", "scans", "reports"]  # events: for ever
+    assert found["reports"] == {"part": "reports", "days": 30, "reports": 2, "bytes": size}
+    assert all(path.exists() for path in files)
+    done = json.loads(run("--json").stdout)
+    assert done["parts"] == dry["parts"]
+    assert not any(path.exists() for path in files)
+    assert "reports older than 7 days: 0 reports, 0 bytes" in run("reports", "--days", "7").stdout
+
+
+def test_the_command_refuses_what_it_cannot_mean(run: Any) -> None:
+    assert "SCANHERALD_EVENTS_RETENTION_DAYS is 0" in str(run("events").exception)
+    assert "--days needs a part" in str(run("--days", "3").exception)
+    assert "--days needs a part" in str(run("orphans", "--days", "3").exception)
+    assert run("reports", "--days", "0").exit_code == 2

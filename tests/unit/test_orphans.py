@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 
 from schemas.errors import ArtifactsUnavailable
 from tasks import orphans
-from tasks.cleanup import Limits
+from tasks.cleanup import Limits, clean_reports
+from tasks.erase import Receipt, erase_domain
 from tasks.finish import settle
 from tasks.on_demand import generate_report_async
 from tasks.orphans import clean_orphans, sweep_orphans
 from tasks.reports import render_formats
+from tests.bucket import Bucket
 
 HOUR, DAY = 3600, 86_400
 NOTHING = {"artifacts": 0, "lost": 0, "found": 0, "foreign": 0}
@@ -182,3 +185,64 @@ def test_the_list_of_the_store_is_read_page_by_page(
     for number in range(5):
         strange(light, 0, f"report.en.{number}")
     assert clean_orphans(light).counts == {**NOTHING, "artifacts": 5}
+
+
+# In a bucket
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    with Bucket() as bucket:
+        for name, value in bucket.environment.items():
+            monkeypatch.setenv(name, value)
+        yield bucket
+
+
+def test_a_bucket_is_searched_page_by_page_and_cleaned_in_bulk(
+    bucket: Bucket, make_parts: Any, record: Any, make_scan: Any, rows: Any, clock: Any
+) -> None:
+    parts = make_parts(
+        formats=("csv", "json"), keep_newest_scans=0, artifacts_url="s3://reports/a/prefix"
+    )
+    for number in (1, 2):
+        ticket = record(parts, make_scan(number))
+        render_formats(parts, ticket.run_id, ticket.formats)
+        settle(parts, ticket.run_id, 1)
+    named = set(bucket.objects)
+    assert len(named) == 4
+    assert all(key.startswith("a/prefix/") for key in named)
+    clock.now = datetime.now(UTC)  # the bucket has the real one
+    orphan = "a/prefix/0b7b9f1e-0000-4000-8000-000000000001/0123456789ab-0123456789ab/report.en.csv"
+    bucket.objects |= {
+        orphan: (b"12345", clock() - timedelta(hours=25)),
+        "a/prefix/notes.txt": (b"", clock() - timedelta(days=9)),
+        "another/prefix/report": (b"", clock() - timedelta(days=9)),
+    }
+    (gone, *_) = sorted(named)
+    del bucket.objects[gone]
+
+    cleaned = clean_orphans(parts)
+    assert cleaned.counts == {"artifacts": 1, "lost": 1, "found": 0, "foreign": 1}
+    assert cleaned.size == 5
+    assert bucket.lists == 2  # five objects below the prefix, three to a page
+    assert set(bucket.objects) == named - {gone} | {"a/prefix/notes.txt", "another/prefix/report"}
+
+    clock.forward(31 * DAY)
+    assert clean_reports(parts, 30).counts == {"reports": 4}
+    assert set(bucket.objects) == {"a/prefix/notes.txt", "another/prefix/report"}
+    assert {row["artifact_key"] for row in rows(parts, "reports")} == {None}
+
+
+def test_a_bucket_whose_domain_is_erased_keeps_only_the_others(
+    bucket: Bucket, make_parts: Any, record: Any, make_scan: Any, clock: Any
+) -> None:
+    parts = make_parts(formats=("csv",), artifacts_url="s3://reports")
+    for number, domain in ((1, "erased.example"), (2, "other.example")):
+        ticket = record(parts, make_scan(number, domain=domain))
+        render_formats(parts, ticket.run_id, ticket.formats)
+        settle(parts, ticket.run_id, 1)
+    receipt = Receipt(False, clock())
+    erase_domain(parts, "erased.example", receipt)
+    assert receipt.counts["artifacts"] == 1
+    (left,) = bucket.objects
+    assert left.startswith("00000000-0000-0000-0000-0000000a0002/")
