@@ -20,8 +20,8 @@ from schemas.notifications import Notification
 from schemas.reports import Severity
 from schemas.runs import RunState
 from schemas.violations import Violation
-from store.ledger import unpack
 from store.in_use import SETTLED_DELIVERY
+from store.ledger import unpack
 from store.subscribers import SubscriberRecord, find_record
 from store.tables import attempts, deliveries, events, notifications, runs, scans, standings
 from store.violations import violations_of

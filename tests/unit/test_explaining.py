@@ -384,7 +384,7 @@ def test_a_delivery_that_was_made_and_cleaned_up_is_not_denied(light, scanned, s
     cleanup_old_notifications.apply((30,))
     (said,) = texts(why(scan), "delivery")
     assert said.startswith("no delivery is on record any more; what was settled then")
-    assert "kept for 30 days" in said
+    assert "SCANHERALD_NOTIFICATIONS_RETENTION_DAYS" in said
     with light.ledger.write() as connection:
         remove_subscriber(connection, "anna", light.clock())
     subscribe(light, "ben")
