@@ -325,7 +325,9 @@ def test_why_still_answers_when_what_was_said_is_deleted(
         decision = read_decision(connection, "anna", "1")
     (news,) = decision.news
     assert news.notification.title == "(what it said has been deleted)"
-    assert "delivery" not in {step.about for step in explain(decision, clock()) if step.delivery_id}
+    assert "delivery" not in {
+        step.about for step in explain(decision, clock(), light.settings) if step.delivery_id
+    }
 
 
 # Scans and events

@@ -387,7 +387,7 @@ def test_whom_nothing_is_kept_of_is_said(busy: Any) -> None:
 
 def test_one_who_was_removed_before_is_known_by_deliveries(busy: Any, rows: Any) -> None:
     with busy.ledger.write() as connection:
-        remove_subscriber(connection, "anna")
+        remove_subscriber(connection, "anna", busy.clock())
     found = receipt(busy)
     erase_subscriber(busy, "anna", found)
     assert found.counts["deliveries"] > 0
