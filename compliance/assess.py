@@ -13,6 +13,7 @@ import msgspec
 
 from compliance.drift import compare
 from compliance.exemptions import reason_exemptions
+from compliance.falls import NOTHING_BETWEEN, Since
 from compliance.figures import count_consent, count_lifetimes, list_third_parties, sum_up
 from compliance.inventory import StringBound, list_cookies, list_storage_keys
 from compliance.judging import judge
@@ -49,16 +50,17 @@ def assess(
     scan_sha256: str,
     pack: RulePack,
     previous: Scan | None = None,
+    since: Since = NOTHING_BETWEEN,
     history: Sequence[HistoryPoint] = (),
     language: str = "en",
     bounds: Bounds,
 ) -> Report:
     """Judge ``scan`` by ``pack`` and say everything there is to say about it.
 
-    ``previous`` is the scan of the same domain to compare with, ``history`` its
-    earlier scores, oldest first.  Accepts every scan that decodes; linear in
-    cookies but for one sort.  Deterministic, safe to repeat.  Raises InvalidSettings
-    for a language without a catalogue.
+    ``previous`` is the scan of the same domain to compare with, ``since`` what came
+    between the two, ``history`` the domain's earlier scores, oldest first.  Accepts
+    every scan that decodes; linear in cookies but for one sort.  Deterministic, safe
+    to repeat.  Raises InvalidSettings for a language without a catalogue.
     """
     texts = load_language(language)
     bound = StringBound(bounds.max_string_bytes)
@@ -84,6 +86,7 @@ def assess(
             max_string_bytes=bounds.max_string_bytes,
         ),
         previous,
+        since,
         texts,
     )
     inconclusive = any(limit.inconclusive for limit in limits)
@@ -101,7 +104,7 @@ def assess(
         lifetimes=count_lifetimes(cookies, texts),
         third_parties=list_third_parties(cookies),
         findings=tuple(findings),
-        drift=_drift(previous, cookies, bounds),
+        drift=_drift(previous, since, cookies, bounds),
         history=tuple(history),
         limits=limits,
     )
@@ -124,10 +127,17 @@ def _identity(scan: Scan, scan_sha256: str, pack: RulePack, bound: StringBound) 
     )
 
 
-def _drift(previous: Scan | None, cookies: Sequence[InventoryCookie], bounds: Bounds) -> Drift:
+def _drift(
+    previous: Scan | None, since: Since, cookies: Sequence[InventoryCookie], bounds: Bounds
+) -> Drift:
     if previous is None:
         return Drift(
-            compared_with=None, compared_finished_at=None, added=(), removed=(), changed=()
+            compared_with=None,
+            compared_finished_at=None,
+            skipped=0,
+            added=(),
+            removed=(),
+            changed=(),
         )
     before = list_cookies(
         (previous.cookies or ())[: bounds.max_cookies], StringBound(bounds.max_string_bytes)
@@ -136,6 +146,7 @@ def _drift(previous: Scan | None, cookies: Sequence[InventoryCookie], bounds: Bo
     return Drift(
         compared_with=str(previous.scan_id),
         compared_finished_at=previous.finished_at,
+        skipped=since.skipped,
         added=drift.added,
         removed=drift.removed,
         changed=drift.changed,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from compliance.falls import Since, cookies_of, find_falls, pages_visited, storage_keys_of
 from languages.language import Language
 from schemas.reports import InventoryCookie, Limit
 from schemas.scans import Scan
@@ -16,9 +17,6 @@ from schemas.scans import Scan
 SUCCESS_WORDS = frozenset({"success", "successful", "succeeded", "completed", "complete", "done",
                            "finished", "ok"})  # fmt: skip
 """A scanner's words for a scan that worked; no word at all is taken as one of them."""
-
-FALL_MIN_COOKIES = 10
-"""A fall is judged where the scan before held at least so many cookies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +35,15 @@ class Shown:
     error: str | None
 
 
-def pages_visited(scan: Scan) -> int | None:
-    """How many pages the scan says it visited; None where it does not say."""
-    if scan.page_count is None and scan.pages_visited is None:
-        return None
-    return max(scan.page_count or 0, len(scan.pages_visited or ()))
-
-
 def find_limits(
-    scan: Scan, shown: Shown, previous: Scan | None, texts: Language
+    scan: Scan, shown: Shown, previous: Scan | None, since: Since, texts: Language
 ) -> tuple[Limit, ...]:
     """Every limit of this scan, those that hold the score first."""
-    holding = [*_failures(scan, shown), *_falls(scan, previous), *_too_many(shown)]
+    holding = [
+        *_failures(scan, shown.status, shown.error),
+        *find_falls(scan, previous, since),
+        *_too_many(shown),
+    ]
     partial = [*_gaps(scan, shown), *_unknowns(shown)]
     return tuple(
         Limit(code=code, text=texts.say(f"limit.{code}", **values), inconclusive=holds)
@@ -57,30 +52,25 @@ def find_limits(
     )
 
 
+def has_failed(scan: Scan) -> bool:
+    """Whether a scan shows by itself that it did not see the site."""
+    status, error = (text if text and text.strip() else None for text in (scan.status, scan.error))
+    return next(_failures(scan, status, error), None) is not None
+
+
 _Found = Iterator[tuple[str, dict[str, object]]]
 
 
-def _failures(scan: Scan, shown: Shown) -> _Found:
-    if shown.status is not None and shown.status.strip().lower() not in SUCCESS_WORDS:
-        yield "scan_status", {"status": shown.status}
-    if shown.error is not None:
-        yield "scan_error", {"error": shown.error}
+def _failures(scan: Scan, status: str | None, error: str | None) -> _Found:
+    if status is not None and status.strip().lower() not in SUCCESS_WORDS:
+        yield "scan_status", {"status": status}
+    if error is not None:
+        yield "scan_error", {"error": error}
     pages = pages_visited(scan)
     if pages == 0:
         yield "no_pages", {}
-    elif pages is None and not shown.cookies_sent and not shown.storage_sent:
+    elif pages is None and not cookies_of(scan) and not storage_keys_of(scan):
         yield "empty_scan", {}
-
-
-def _falls(scan: Scan, previous: Scan | None) -> _Found:
-    if previous is None or len(previous.cookies or ()) < FALL_MIN_COOKIES:
-        return
-    pages, pages_before = pages_visited(scan), pages_visited(previous)
-    if pages is not None and pages_before is not None and pages * 2 < pages_before:
-        yield "pages_fell", {"now": pages, "before": pages_before}
-    cookies, cookies_before = len(scan.cookies or ()), len(previous.cookies or ())
-    if cookies * 2 < cookies_before:
-        yield "cookies_fell", {"now": cookies, "before": cookies_before}
 
 
 def _too_many(shown: Shown) -> _Found:

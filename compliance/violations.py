@@ -12,12 +12,10 @@ from datetime import datetime
 
 import msgspec
 
+from compliance.modes import is_narrow
 from compliance.rules import RulePack, version_order
 from schemas.reports import Finding, Report, Severity
 from schemas.violations import Sighting, Violation
-
-NARROW_MODES = frozenset({"quick", "realtime"})
-"""Scans that look at part of a site: what they find is there, what they miss may still be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class Look:
     @property
     def is_wide(self) -> bool:
         """Whether it looked at more than a quick scan does."""
-        return (self.report.identity.scan_mode or "").strip().lower() not in NARROW_MODES
+        return not is_narrow(self.report.identity.scan_mode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,8 @@ def draw_drift(sheet: Sheet, report: Report) -> None:
         return
     finished = moment(drift.compared_finished_at, t)
     sheet.paragraph(t.say("drift.compared", scan=drift.compared_with, finished=finished))
+    if drift.skipped:
+        sheet.paragraph(t.say("drift.skipped", count=drift.skipped))
     if not (drift.added or drift.removed or drift.changed):
         sheet.paragraph(t["drift.none"])
     for title, references in (("added", drift.added), ("removed", drift.removed)):

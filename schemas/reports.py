@@ -237,10 +237,15 @@ class CookieChange(_Model, frozen=True):
 
 
 class Drift(_Model, frozen=True):
-    """What changed since the scan before; ``compared_with`` is None when there was none."""
+    """What changed since the last scan that can be trusted; None in ``compared_with``: the first.
+
+    Where no earlier scan can be trusted, it is the one before.
+    """
 
     compared_with: str | None
     compared_finished_at: datetime | None
+    skipped: int
+    """Scans between the two that were passed over, because they were inconclusive."""
     added: tuple[CookieRef, ...]
     removed: tuple[CookieRef, ...]
     changed: tuple[CookieChange, ...]

@@ -37,6 +37,17 @@ class DeliveryState(StrEnum):
     SUPPRESSED = "suppressed"
 
 
+class EarlierEvent(msgspec.Struct, frozen=True):
+    """An earlier scan of the domain as the event that had brought it last by then.
+
+    The same scan id may come again with other bytes.
+    """
+
+    scan_id: str
+    event_pk: int
+    finished_at: datetime
+
+
 class FrozenInputs(msgspec.Struct, frozen=True, kw_only=True):
     """Everything besides the scan that its report is a function of, fixed when it was recorded."""
 
@@ -49,7 +60,11 @@ class FrozenInputs(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the look it was recorded with; None for the plain one."""
     previous_scan_id: str | None = None
     previous_event_pk: int | None = None
-    """Whose bytes the scan before is read from: the same scan id may come again with others."""
+    """Of the scan right before it, be it trusted or not."""
+    earlier: tuple[EarlierEvent, ...] = ()
+    """Oldest first: the last scan that had a score by then, and the latest since.  Whichever of
+    them can be trusted is what it is compared with.  Empty for a first scan, and for runs recorded
+    before these were kept."""
     history: tuple[HistoryPoint, ...] = ()
 
 

@@ -9,6 +9,7 @@ read again too, and their identity, which is unique, makes the repeat a count.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from sqlalchemy import Connection, RowMapping, delete, desc, func, select, update
+from sqlalchemy import Connection, RowMapping, Select, delete, desc, func, select, update
 
 from schemas.events import Event, EventType
 from schemas.presentation import PLAIN, Presentation
@@ -25,6 +26,7 @@ from schemas.reports import Format, HistoryPoint
 from schemas.runs import (
     DeadEntry,
     DecodedEntry,
+    EarlierEvent,
     Entry,
     FrozenInputs,
     RunState,
@@ -43,6 +45,9 @@ DEAD_ENTRY_BYTES = 64 * 1024
 DEAD_SOURCE = "redis\t"
 """Starts the source of dead letters.  No event's source may hold a control character, so
 no scanner can send an identity that makes a dead letter look recorded, or a repeat of it."""
+
+SCANS_SINCE = 5
+"""How many scans a run freezes, as what its own may be compared with, after the last scored one."""
 
 HISTORY_POINTS = 24
 """How many earlier scores of its domain a report shows."""
@@ -399,24 +404,51 @@ def _insert_scan(
         .values(scan_id=scan_id, **values)
         .on_conflict_do_update(index_elements=[scans.c.scan_id], set_=values)
     )
-    before = connection.execute(
-        select(scans.c.scan_id, scans.c.event_pk, scans.c.finished_at, scans.c.score)
+    earlier = (
+        select(
+            scans.c.scan_id,
+            scans.c.event_pk,
+            scans.c.finished_at,
+            scans.c.score,
+            events.c.payload.is_not(None).label("kept"),
+        )
+        .join(events, events.c.event_pk == scans.c.event_pk)
         .where(
             scans.c.domain == scan.domain,
             scans.c.finished_at < finished_at,
             scans.c.scan_id != scan_id,
         )
         .order_by(desc(scans.c.finished_at), scans.c.scan_id)
-        .limit(HISTORY_POINTS)
-    ).all()
+    )
+    before = connection.execute(earlier.limit(HISTORY_POINTS)).all()
     return msgspec.structs.replace(
         inputs,
         previous_scan_id=before[0].scan_id if before else None,
         previous_event_pk=before[0].event_pk if before else None,
+        earlier=_comparable(connection, before, earlier),
         history=tuple(
             HistoryPoint(scan_id=row.scan_id, finished_at=row.finished_at, score=row.score)
             for row in reversed(before)
         ),
+    )
+
+
+def _comparable(
+    connection: Connection, before: Sequence[Any], earlier: Select[Any]
+) -> tuple[EarlierEvent, ...]:
+    """The last scan with a score, however many had none since, and the latest of those.
+
+    Some of them may not be judged yet: which can be trusted is for the judgement.
+    What a cleanup has deleted of is nothing to compare with.
+    """
+    since = list(itertools.takewhile(lambda row: row.score is None, before))
+    scored = before[len(since) : len(since) + 1]
+    if len(since) == HISTORY_POINTS:
+        scored = connection.execute(earlier.where(scans.c.score.is_not(None)).limit(1)).all()
+    return tuple(
+        EarlierEvent(row.scan_id, row.event_pk, row.finished_at)
+        for row in reversed([*since[:SCANS_SINCE], *scored])
+        if row.kept
     )
 
 

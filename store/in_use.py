@@ -14,8 +14,8 @@ its domain (``SCANHERALD_KEEP_NEWEST_SCANS``).
 A **scan's bytes** are in use while a run of their event is; while the scan is
 one of the newest of its domain, because the next one is compared with the scan
 before it, anomalies with two more, and the oldest of those with one before it;
-and while a run whose own bytes are young names them as the scan before: without
-them its report could not be made again as it was.
+and while a run whose own bytes are young names them as one it may be compared
+with: without them its report could not be made again as it was.
 
 An **event's record** is in use while its bytes are by the rules above, while an
 artifact of its scan is left, or while a delivery that tells of it is in use.
@@ -31,7 +31,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, literal, or_, select, true
+from sqlalchemy import ColumnElement, Text, and_, cast, exists, literal, or_, select, true
 
 from schemas.runs import DeliveryState, RunState
 from store.tables import deliveries, events, notifications, reports, runs, scans
@@ -75,11 +75,20 @@ def bytes_in_use(keep_newest: int, young: datetime) -> ColumnElement[bool]:
             .where(
                 scans.c.event_pk == events.c.event_pk,
                 its_event.c.recorded_at >= young,
-                its_run.c.inputs["previous_event_pk"].as_integer() == events.c.event_pk,
+                _names(its_run.c.inputs, events.c.event_pk),
             )
             .correlate(events)
         ),
     )
+
+
+def _names(inputs: ColumnElement[Any], event_pk: ColumnElement[int]) -> ColumnElement[bool]:
+    """Frozen inputs name an event as one that their scan may be compared with.
+
+    Sought in the JSON as it is written: both databases keep its text, and neither
+    has a word for lists that the other knows.
+    """
+    return cast(inputs, Text).contains(literal('event_pk": ') + cast(event_pk, Text) + ",")
 
 
 def record_in_use(keep_newest: int, young: datetime) -> ColumnElement[bool]:

@@ -28,7 +28,6 @@ from sqlalchemy import (
 )
 
 from schemas.runs import FrozenInputs
-from store.events import read_payload
 from store.ledger import Ledger, unpack
 from store.tables import events, runs, scans
 
@@ -51,11 +50,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class RecordedScan:
-    """A scan and all that its report is made of.
+    """A scan, and the inputs that its report is made of.
 
     ``data`` is None where its bytes are gone, ``inputs`` (of its newest run) where
-    no run ever asked for its report, ``previous_data`` where there is no scan
-    before or its bytes are gone.
+    no run ever asked for its report.
     """
 
     scan_id: str
@@ -64,7 +62,6 @@ class RecordedScan:
     data: bytes | None
     data_sha256: str
     inputs: FrozenInputs | None
-    previous_data: bytes | None
 
 
 def walk_scans(ledger: Ledger, selection: Selection, *, page: int = PAGE) -> Iterator[RecordedScan]:
@@ -120,19 +117,15 @@ def read_scan(ledger: Ledger, scan_id: str, event_pk: int) -> RecordedScan | Non
             .order_by(desc(runs.c.created_at), desc(runs.c.run_id))
             .limit(1)
         ).one_or_none()
-        if row is None:
-            return None
-        inputs = None if row.inputs is None else msgspec.convert(row.inputs, FrozenInputs)
-        before = None if inputs is None else inputs.previous_event_pk
-        previous_data = None if before is None else read_payload(connection, before)
+    if row is None:
+        return None
     return RecordedScan(
         scan_id=scan_id,
         domain=row.subject,
         finished_at=row.occurred_at,
         data=None if row.payload is None else unpack(row.payload),
         data_sha256=row.payload_sha256,
-        inputs=inputs,
-        previous_data=previous_data,
+        inputs=None if row.inputs is None else msgspec.convert(row.inputs, FrozenInputs),
     )
 
 

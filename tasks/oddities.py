@@ -23,11 +23,12 @@ from compliance.oddities import (
 )
 from schemas.errors import InvalidEvent
 from schemas.notifications import Fact
-from schemas.reports import Report
+from schemas.reports import HistoryPoint, Report
 from schemas.runs import Run
 from schemas.scans import decode_scan
 from store.earlier_scans import find_scans
 from store.events import read_payload
+from tasks.comparing import frozen_events
 from tasks.derive import whole
 from tasks.wiring import Wiring
 
@@ -45,7 +46,7 @@ def find_oddities(parts: Wiring, run: Run, report: Report) -> list[Fact]:
     """
     if report.inconclusive:
         return []
-    past = _Past(parts, run)
+    past = _Past(parts, run, report)
     return [
         *_new_cookies(parts, report, past),
         *_removed_cookies(parts, report, past),
@@ -55,45 +56,63 @@ def find_oddities(parts: Wiring, run: Run, report: Report) -> list[Fact]:
 
 
 class _Past:
-    """The earlier scans of a run's domain; the latest is number 1."""
+    """The earlier scans of a run's domain that say something of this one; the latest is number 1.
 
-    def __init__(self, parts: Wiring, run: Run) -> None:
+    Without a score a scan counts only where it saw about as much as the one after it:
+    then it bears that one out, or is not judged yet.  Else it may have seen a block page.
+    """
+
+    def __init__(self, parts: Wiring, run: Run, report: Report) -> None:
         self._parts = parts
         self._run = run
-        self._ids = [point.scan_id for point in reversed(run.inputs.history)]
+        points = list(reversed(run.inputs.history))
         with parts.ledger.read() as connection:
-            self._found = find_scans(connection, self._ids)
+            self._found = find_scans(connection, [point.scan_id for point in points])
+        self._ids: list[str] = []
+        seen = len(report.cookies)
+        for point in points:
+            compared = point.scan_id == report.drift.compared_with
+            count = self._cookies_of(point.scan_id)
+            if compared or self._score(point) is not None or 2 * count >= seen:
+                self._ids.append(point.scan_id)
+                seen = count
+        compared_with = report.drift.compared_with
+        self.compared = 1 + self._ids.index(compared_with) if compared_with in self._ids else 0
+        """The number of the scan that the report compares with; 0 where it lies further back."""
         self._keys: dict[int, frozenset[Key]] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
 
+    def _score(self, point: HistoryPoint) -> int | None:
+        known = self._found.get(point.scan_id)
+        return known.score if point.score is None and known else point.score
+
+    def _cookies_of(self, scan_id: str) -> int:
+        known = self._found.get(scan_id)
+        return 0 if known is None else known.cookie_count
+
     def scores(self) -> Iterator[int]:
         """Scores from the latest back, without scans that have none."""
         for point in reversed(self._run.inputs.history):
-            known = self._found.get(point.scan_id)
-            score = known.score if point.score is None and known else point.score
+            score = self._score(point)
             if score is not None:
                 yield score
 
     def cookie_count(self, number: int) -> int:
         """How many cookies a scan has, without reading it; 0 for one that is not there."""
-        known = self._found.get(self._ids[number - 1]) if number <= len(self) else None
-        return 0 if known is None else known.cookie_count
+        return self._cookies_of(self._ids[number - 1]) if number <= len(self) else 0
 
     def keys(self, number: int) -> frozenset[Key]:
         """The cookies of a scan; none for one that is not there or cannot be read any more."""
-        if number > 2:  # asked for once, and there may be many
+        if number > self.compared + 1:  # asked for once, and there may be many
             return self._read(number)
         if number not in self._keys:
             self._keys[number] = self._read(number)
         return self._keys[number]
 
     def _read(self, number: int) -> frozenset[Key]:
-        known = self._found.get(self._ids[number - 1]) if number <= len(self) else None
-        event_pk = None if known is None else known.event_pk
-        if number == 1:  # the very bytes that the report compares with
-            event_pk = self._run.inputs.previous_event_pk
+        event_pk = self._event_pk(number)
         if event_pk is None:
             return frozenset()
         with self._parts.ledger.read() as connection:
@@ -105,21 +124,32 @@ class _Past:
         except InvalidEvent:  # recorded by a release that took what this one does not
             return frozenset()
 
+    def _event_pk(self, number: int) -> int | None:
+        if number > len(self):
+            return None
+        scan_id = self._ids[number - 1]
+        if number == self.compared:  # the very bytes that the report compares with
+            frozen = frozen_events(self._run.inputs, self._run.occurred_at)
+            return next((item.event_pk for item in frozen if item.scan_id == scan_id), None)
+        known = self._found.get(scan_id)
+        return None if known is None else known.event_pk
+
 
 def _new_cookies(parts: Wiring, report: Report, past: _Past) -> Iterator[Fact]:
     least = parts.settings.anomaly_added_cookies
     if len(report.drift.added) < least:
         return
-    added = list_added(report, past.keys(2))
+    added = list_added(report, past.keys(past.compared + 1))
     if len(added) >= least:
         yield Fact(label="new_cookies", value=_numbered([name for name, _, _ in added]))
 
 
 def _removed_cookies(parts: Wiring, report: Report, past: _Past) -> Iterator[Fact]:
     least = parts.settings.anomaly_removed_cookies
-    if report.drift.compared_with is None or past.cookie_count(2) < least:
+    older = max(2, past.compared)  # the scans since bear out what this one misses
+    if report.drift.compared_with is None or past.cookie_count(older) < least:
         return
-    removed = list_removed(report, past.keys(1), past.keys(2))
+    removed = list_removed(report, past.keys(1), past.keys(older))
     if len(removed) >= least:
         yield Fact(label="removed_cookies", value=_numbered([name for name, _, _ in removed]))
 
@@ -129,7 +159,7 @@ def _new_third_parties(parts: Wiring, report: Report, past: _Past) -> Iterator[F
     if report.drift.compared_with is None:
         return
     newcomers = list_newcomers(report)
-    for number in range(2, len(past) + 1):
+    for number in range(past.compared + 1, len(past) + 1):
         if len(newcomers) < least:
             return
         known = hosts_of(past.keys(number))

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import structlog
 
 from compliance.assess import Bounds, assess
+from compliance.comparison import Comparison
 from compliance.rejudge import LawChange, SiteChange, compare_judgements, compare_scans
 from compliance.rules import RulePack, load_frozen_pack
 from schemas.errors import InvalidSettings, PermanentError
@@ -22,6 +23,7 @@ from schemas.scans import Scan, decode_scan
 from schemas.settings import Settings
 from store.ledger import Ledger
 from store.recorded_scans import RecordedScan, Selection, read_scan, walk_scans
+from tasks.comparing import frozen_comparison, frozen_events
 
 log = structlog.get_logger("tasks.rejudge")
 
@@ -51,8 +53,8 @@ class _Unjudgeable(Exception):
     """Ends the look at one scan, never the walk.  Its text is the reason."""
 
 
-_Material: TypeAlias = tuple[RecordedScan, FrozenInputs, Scan, Scan | None]
-"""A recorded scan, decoded, with the scan before it."""
+_Material: TypeAlias = tuple[RecordedScan, FrozenInputs, Scan, Comparison]
+"""A recorded scan, decoded, with the scan that it is compared with."""
 
 
 def rejudge(
@@ -65,7 +67,7 @@ def rejudge(
     bounds = Bounds(settings.max_cookies, settings.max_string_bytes)
     for scan in walk_scans(ledger, selection):
         try:
-            material = _decode(scan)
+            material = _decode(ledger, scan, bounds)
             own = _own_pack(material, settings)
             now = _judge(material, pack, bounds)
             law = compare_judgements(now if own == pack else _judge(material, own, bounds), now)
@@ -76,31 +78,38 @@ def rejudge(
             yield Rejudged(scan, own.name, law, site)
 
 
-def _decode(scan: RecordedScan) -> _Material:
+def _decode(ledger: Ledger, scan: RecordedScan, bounds: Bounds) -> _Material:
     if scan.data is None:
         raise _Unjudgeable("its data has been deleted")
     if scan.inputs is None:
         raise _Unjudgeable("no run ever asked for its report")
     try:
-        previous = None if scan.previous_data is None else decode_scan(scan.previous_data)
-        return scan, scan.inputs, decode_scan(scan.data), previous
+        decoded = decode_scan(scan.data)
     except PermanentError as error:
         raise _Unjudgeable("its data cannot be decoded by this release") from error
+    compared = frozen_comparison(
+        ledger, scan.inputs, scan.finished_at, max_cookies=bounds.max_cookies, gone_ok=True
+    )
+    return scan, scan.inputs, decoded, compared
 
 
 def _site_change(
     ledger: Ledger, material: _Material, now: Report, pack: RulePack, bounds: Bounds
 ) -> SiteChange | None:
-    """The scan before beside this one, under one pack; None where it cannot be judged."""
-    _, inputs, _, previous = material
-    if previous is None or inputs.previous_event_pk is None:
+    """What it is compared with beside this scan, under one pack; None where that cannot be."""
+    scan, inputs, _, compared = material
+    if compared.previous is None:
         return None
+    scan_id = str(compared.previous.scan_id)
+    event_pk = next(
+        item.event_pk for item in frozen_events(inputs, scan.finished_at) if item.scan_id == scan_id
+    )
     # read whole, for its own scan before: a fall between those two holds its score
-    before = read_scan(ledger, str(previous.scan_id), inputs.previous_event_pk)
+    before = read_scan(ledger, scan_id, event_pk)
     if before is None:
         return None
     try:
-        return compare_scans(_judge(_decode(before), pack, bounds), now)
+        return compare_scans(_judge(_decode(ledger, before, bounds), pack, bounds), now)
     except _Unjudgeable as error:
         log.info("scan_before_not_judged", scan_id=before.scan_id, reason=str(error))
         return None
@@ -115,13 +124,14 @@ def _own_pack(material: _Material, settings: Settings) -> RulePack:
 
 
 def _judge(material: _Material, pack: RulePack, bounds: Bounds) -> Report:
-    scan, inputs, decoded, previous = material
+    scan, inputs, decoded, compared = material
     try:
         return assess(
             decoded,
             scan_sha256=scan.data_sha256,
             pack=pack,
-            previous=previous,
+            previous=compared.previous,
+            since=compared.since,
             history=inputs.history,
             language=inputs.language,
             bounds=bounds,

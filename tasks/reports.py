@@ -30,10 +30,10 @@ from schemas.runs import Run
 from schemas.scans import decode_scan
 from schemas.settings import environment_name
 from store import runs
-from store.events import read_payload
 from store.presentations import load_presentation
 from tasks import wiring
 from tasks.app import RENDER_REPORT, app
+from tasks.comparing import frozen_comparison
 from tasks.retrying import retry_soon
 from tasks.wiring import Wiring, frozen_pack
 
@@ -175,28 +175,22 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
         _assessed.move_to_end(key)
         return _assessed[key]
     _make_room()
-    previous = None
-    if run.inputs.previous_event_pk is not None:
-        with parts.ledger.read() as connection:
-            before = read_payload(connection, run.inputs.previous_event_pk)
-        if before is None:  # a report without its drift would be another one under the same name
-            raise InvalidEvent(
-                f"the data of the scan before {run.scan_id} has been deleted "
-                f"({environment_name('scans_retention_days')}): its report cannot be made again "
-                "as it was"
-            )
-        previous = decode_scan(before)
+    bounds = Bounds(parts.settings.max_cookies, parts.settings.max_string_bytes)
     try:
+        compared = frozen_comparison(
+            parts.ledger, run.inputs, run.occurred_at, max_cookies=bounds.max_cookies
+        )
         report = assess(
             decode_scan(run.data),
             scan_sha256=run.data_sha256,
             pack=frozen_pack(parts, run.inputs),
-            previous=previous,
+            previous=compared.previous,
+            since=compared.since,
             history=run.inputs.history,
             language=run.inputs.language,
-            bounds=Bounds(parts.settings.max_cookies, parts.settings.max_string_bytes),
+            bounds=bounds,
         )
-    except (PermanentError, SoftTimeLimitExceeded):
+    except (PermanentError, TransientError, SoftTimeLimitExceeded):
         raise
     except Exception as error:  # a scan that breaks our judgement must not take its run along
         log.exception("assess_crashed", run_id=run.run_id)

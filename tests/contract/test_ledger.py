@@ -410,6 +410,37 @@ def test_a_run_freezes_the_scan_before_and_the_history_of_its_domain(ledger: Led
     assert [point.finished_at for point in newest.inputs.history] == [NOW - 3 * DAY, NOW - 2 * DAY]
 
 
+def test_a_run_freezes_the_last_scored_scan_and_the_latest_since(ledger: Ledger) -> None:
+    count = events.HISTORY_POINTS + 5
+    for number in (1, 2):
+        scored = recorded_run(ledger, number, finished=NOW + number * MINUTE)
+        write(ledger, runs.settle_done, scored, NOW, score=40, summary="")
+    record(ledger, *(scan(number, finished=NOW + number * MINUTE) for number in range(3, count)))
+
+    def frozen(number: int) -> list[str]:
+        run = recorded_run(ledger, number, finished=NOW + number * MINUTE)
+        assert run.inputs.previous_scan_id == run.inputs.earlier[-1].scan_id
+        return [item.scan_id for item in run.inputs.earlier]
+
+    newest = [scan_id(count - step) for step in range(events.SCANS_SINCE, 0, -1)]
+    assert frozen(count) == [scan_id(2), *newest]
+    last = recorded_run(ledger, count + 1, finished=NOW + (count + 1) * MINUTE)
+    write(ledger, runs.settle_done, last, NOW, score=50, summary="")
+    assert frozen(count + 2) == [scan_id(count + 1)]
+    record(ledger, scan(count + 3, finished=NOW + (count + 3) * MINUTE))
+    assert frozen(count + 4) == [scan_id(number + count) for number in (1, 2, 3)]
+
+
+def test_what_was_frozen_is_not_changed_by_a_later_word_on_an_earlier_scan(ledger: Ledger) -> None:
+    record(ledger, scan(1, id="first", finished=NOW - MINUTE))
+    run = recorded_run(ledger, 2)
+    record(ledger, scan(1, "3-0", id="second", finished=NOW - MINUTE, cookies=[]))
+    again = read(ledger, runs.load_run, run.run_id)
+    (earlier,) = again.inputs.earlier
+    assert (earlier.scan_id, earlier.event_pk) == (scan_id(1), 1)
+    assert earlier.finished_at == NOW - MINUTE
+
+
 def test_scans_of_one_domain_in_one_batch_and_out_of_order_are_compared_by_their_times(
     ledger: Ledger,
 ) -> None:

@@ -120,10 +120,13 @@ def test_a_scan_comes_with_all_that_its_report_is_made_of(seven: Ledger) -> None
     six = found[6]
     assert (six.domain, six.finished_at) == ("b.example", NOW + DAY)
     assert six.data == scan_data(6, "b.example", 1)
-    assert six.previous_data == scan_data(1, "b.example", 0)
     assert six.inputs is not None
+    assert [item.scan_id for item in six.inputs.earlier] == [
+        str(UUID(int=number)) for number in (3, 1)
+    ]
     assert six.inputs.rule_pack == "eu-baseline-2026.1"
-    assert found[3].previous_data is None
+    assert found[3].inputs is not None
+    assert found[3].inputs.earlier == ()
 
 
 def test_what_is_gone_is_none(seven: Ledger) -> None:
@@ -135,7 +138,6 @@ def test_what_is_gone_is_none(seven: Ledger) -> None:
     found = {UUID(scan.scan_id).int: scan for scan in walk_scans(seven, EVERY)}
     assert found[1].data is None
     assert found[6].data is not None
-    assert found[6].previous_data is None
     assert found[2].inputs is None
     assert read_scan(seven, "x", 99) is None
 

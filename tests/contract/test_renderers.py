@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from hypothesis import strategies as st
 from pypdf import PdfReader
 
 from compliance.assess import Bounds, assess
+from compliance.falls import Since
 from compliance.rules import load_pack
+from languages.language import known_languages, load_language
 from renderers import registry
 from renderers.fonts import REGULAR, font_for
 from renderers.json_document import report_json_schema
@@ -282,6 +285,19 @@ def hostile_report() -> Report:
         scan_id=ATTACKS["script"], finished_at=datetime(2026, 1, 1, tzinfo=UTC), score=None
     )
     return report_of(scan, previous=previous, history=[point])
+
+
+@pytest.mark.parametrize("code", known_languages())
+@pytest.mark.parametrize("format", [Format.PDF, Format.HTML])
+@pytest.mark.parametrize("skipped", [0, 3])
+def test_a_report_says_how_many_scans_were_passed_over(
+    format: Format, code: str, skipped: int
+) -> None:
+    scan, previous = scan_with({"name": "a"}), scan_with({"name": "b"})
+    report = report_of(scan, previous=previous, since=Since(skipped=skipped), language=code)
+    said = load_language(code).say("drift.skipped", count=skipped)
+    shown = unescape(text_of(format, render(report, format)))
+    assert ("".join(said.split()) in "".join(shown.split())) is bool(skipped)
 
 
 @pytest.fixture(scope="module")

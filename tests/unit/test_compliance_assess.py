@@ -152,7 +152,7 @@ def test_a_clean_site_is_scored_with_a_hint_to_check_the_scan():
 
 @pytest.mark.parametrize(
     ("before", "now", "held"),
-    [(10, 5, False), (10, 4, True), (9, 0, False), (100, 49, True)],
+    [(10, 5, False), (10, 4, True), (9, 1, False), (100, 49, True)],
 )
 def test_a_sudden_fall_in_cookies_holds_the_score(before, now, held):
     previous = scan_of(cookies=cookies_named(*map(str, range(before))))
@@ -169,6 +169,25 @@ def test_a_sudden_fall_in_pages_holds_the_score():
     )
     assert codes(report) == ["pages_fell"]
     assert report.inconclusive
+
+
+@pytest.mark.parametrize(("before", "now", "held"), [(20, 10, False), (20, 9, True), (3, 1, True)])
+def test_a_fall_in_pages_is_judged_however_few_cookies_there_are(before, now, held):
+    cookies = cookies_named("a", "b")
+    report = report_of(
+        scan_of(page_count=now, cookies=cookies),
+        previous=scan_of(page_count=before, cookies=cookies),
+    )
+    assert ("pages_fell" in codes(report)) is report.inconclusive is held
+
+
+@pytest.mark.parametrize(
+    "had", [{"cookies": cookies_named("a")}, {"storages": {"localStorage": {"k": "v"}}}], ids=str
+)
+def test_a_scan_that_finds_nothing_where_there_was_something_is_not_praised(had):
+    report = report_of(scan_of(cookies=[]), previous=scan_of(**had))
+    assert codes(report) == ["nothing_left", "nothing_found"]
+    assert report.score.value is None
 
 
 def test_missing_facts_are_told_and_do_not_hold_the_score():

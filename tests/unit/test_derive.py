@@ -200,6 +200,7 @@ def drift(added: int = 0, removed: int = 0) -> Drift:
     return Drift(
         compared_with="scan-0",
         compared_finished_at=NOON,
+        skipped=0,
         added=refs[:added],
         removed=refs[:removed],
         changed=(),

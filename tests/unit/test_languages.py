@@ -153,7 +153,7 @@ FAMILIES: dict[str, Callable[[], Iterable[str]]] = {
     "party.": lambda: Party,
     "field.": lambda: FIELDS,
     "lifetime.": lambda: _LABELS,
-    "limit.": lambda: yielded("compliance/limits.py"),
+    "limit.": lambda: {*yielded("compliance/limits.py"), *yielded("compliance/falls.py")},
     "exemption.": lambda: {*yielded("compliance/exemptions.py"), "plausible"},
     "verdict.": lambda: ("plausible", "questionable"),
     "legend_": lambda: ("before", "after", "unknown"),

@@ -248,11 +248,24 @@ def test_the_scan_before_is_judged_with_its_own_scan_before(
 ) -> None:
     cookie = json.loads(make_scan())["cookies"][0]
     many = [{**cookie, "name": f"c{number}"} for number in range(12)]
-    for number, cookies in enumerate((many, many[:2], many[:2]), 1):
+    record(parts, make_scan(1, cookies=many, status="failed"))
+    for number in (2, 3):
+        record(parts, make_scan(number, cookies=many[:2], status="failed"))
+    (found,) = again(by_site=True)
+    assert found.site.score_before is None
+    assert len(found.site.changed) == 0, "nothing to be trusted before: the one before it"
+
+
+def test_a_scan_is_set_beside_the_last_one_that_can_be_trusted(
+    parts: Any, record: Any, make_scan: Any, again: Any
+) -> None:
+    cookie = json.loads(make_scan())["cookies"][0]
+    many = [{**cookie, "name": f"c{number}"} for number in range(12)]
+    for number, cookies in enumerate((many, many[:2], many), 1):
         record(parts, make_scan(number, cookies=cookies))
     (found,) = again(by_site=True)
-    assert found.site.score_before is None, "it fell below half of the first: its score is held"
-    assert found.site.score_after is not None
+    assert found.site.score_before is not None
+    assert found.site.changed == (), "the same site as two scans before"
 
 
 def test_without_a_scan_before_nothing_is_said_of_the_site(

@@ -1,0 +1,67 @@
+"""The scan that a run's scan is compared with, among the earlier ones that the run has frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import structlog
+
+from compliance.comparison import Comparison, Earlier, choose_comparison
+from schemas.errors import InvalidEvent
+from schemas.runs import EarlierEvent, FrozenInputs
+from schemas.scans import decode_scan
+from schemas.settings import environment_name
+from store.events import read_payload
+from store.ledger import Ledger
+
+log = structlog.get_logger("tasks.comparing")
+
+
+def frozen_comparison(
+    ledger: Ledger,
+    inputs: FrozenInputs,
+    finished_at: datetime,
+    *,
+    max_cookies: int,
+    gone_ok: bool = False,
+) -> Comparison:
+    """What the scan of these inputs, which finished then, is compared with.
+
+    One earlier scan is read at a time.  One whose bytes are broken is as if it had
+    never been.  One whose bytes were deleted raises InvalidEvent, unless ``gone_ok``:
+    a report without it would be another one under the same name.  Raises
+    LedgerUnavailable.
+    """
+    earlier = _read(ledger, frozen_events(inputs, finished_at), gone_ok)
+    return choose_comparison(earlier, finished_at, max_cookies=max_cookies)
+
+
+def frozen_events(inputs: FrozenInputs, finished_at: datetime) -> Sequence[EarlierEvent]:
+    """The earlier scans that the inputs name, oldest first.
+
+    A run from before there were several has one, of which nobody asks when it finished.
+    """
+    if inputs.earlier or inputs.previous_scan_id is None or inputs.previous_event_pk is None:
+        return inputs.earlier
+    return [EarlierEvent(inputs.previous_scan_id, inputs.previous_event_pk, finished_at)]
+
+
+def _read(ledger: Ledger, earlier: Sequence[EarlierEvent], gone_ok: bool) -> Iterator[Earlier]:
+    for item in earlier:
+        with ledger.read() as connection:
+            data = read_payload(connection, item.event_pk)
+        if data is None and gone_ok:
+            continue
+        if data is None:
+            raise InvalidEvent(
+                f"the data of scan {item.scan_id}, which it may be compared with, has been deleted "
+                f"({environment_name('scans_retention_days')}): its report cannot be made again as "
+                "it was"
+            )
+        try:
+            scan = decode_scan(data)
+        except InvalidEvent as error:  # recorded by a release that took what this one does not
+            log.warning("earlier_scan_unreadable", event_pk=item.event_pk, error=str(error))
+            continue
+        yield Earlier(scan, item.finished_at)
