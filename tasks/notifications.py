@@ -229,7 +229,7 @@ def _is_unwanted(connection: Connection, delivery: DueDelivery, now: datetime) -
         log.info("delivery_suppressed", **_ids(delivery), reason=PAUSED)
         return True
     hold = quiet_until(delivery.quiet_hours, delivery.notification.severity, now)
-    if hold is not None and delivery.has_endpoint:
+    if hold is not None:
         hold_back(connection, delivery.ticket, hold)
         log.info("delivery_held", **_ids(delivery), until=hold.until.isoformat())
         return True

@@ -255,6 +255,25 @@ def test_a_notification_in_quiet_hours_is_held_and_sent_when_they_end(
     assert rows(parts, "deliveries")[0]["state"] == "sent"
 
 
+def test_a_notification_that_is_tried_again_in_quiet_hours_is_held_too(
+    parts: Any, clock: Any, rows: Any, published: list[Any]
+) -> None:
+    clock.forward(-5 * 3600 - 1)  # a second before they begin
+    parts.channel(ChannelKind.EMAIL).script = [ChannelUnavailable("451 greylisted")]
+    preferences = {**PREFERENCES["email"], "quiet_hours": QUIET}
+    assert call(send_notification_async, NOTIFICATION, preferences)["status"] == "pending"
+    ((delivery_id, number, delay),) = published
+    clock.forward(1 + delay)
+    try_delivery(parts, DeliveryTicket(delivery_id, number))
+    assert rows(parts, "deliveries")[0]["state"] == "held"
+    assert len(parts.channel(ChannelKind.EMAIL).sent) == 1
+    clock.forward(10 * 3600)
+    published.clear()
+    assert sweep_once(parts)["deliveries"] == 1
+    try_delivery(parts, DeliveryTicket(*published[0][:2]))
+    assert rows(parts, "deliveries")[0]["state"] == "sent"
+
+
 def test_what_is_severe_passes_quiet_hours(parts: Any) -> None:
     preferences = {**PREFERENCES["email"], "quiet_hours": QUIET}
     said = call(send_notification_async, {**NOTIFICATION, "severity": "high"}, preferences)
