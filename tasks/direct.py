@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import structlog
 from celery import Task
 from sqlalchemy import RowMapping
@@ -20,14 +21,20 @@ from schemas.notifications import Notification, Subscriber
 from schemas.reports import Severity
 from schemas.runs import DeliveryState
 from schemas.settings import environment_name
-from store.deliveries import Recipient, planned_deliveries
+from store.deliveries import (
+    DeliveryTicket,
+    Recipient,
+    planned_deliveries,
+    save_notification,
+)
+from store.secrets import SecretBox
 from store.subscribers import kept_preferences, wants_severity, wants_type
 from tasks import wiring
 from tasks.app import app
 from tasks.derive import MAX_TEXT_BYTES, REPORTED, SEVERITY_OF, TITLES, bounded, whole
 from tasks.fan_out import plan_for, plan_for_users, tell_users
 from tasks.notifications import try_delivery
-from tasks.preferences import read_preferences
+from tasks.preferences import NOBODY, read_preferences
 from tasks.retrying import retry_soon
 from tasks.telling import recipients
 from tasks.wiring import Wiring
@@ -53,10 +60,14 @@ def send_notification_async(
     ``end``, ``time_zone``/``timezone``); ``min_severity``;
     ``enabled_events``/``events``; ``enabled``.  Other keys are left aside.
 
+    A ``notification_id`` is one message for one user at one address, told once; for
+    another user or address it is another message.
+
     Returns ``notification_id, status, success, retry_count, error``; status is
     that of the delivery: ``sent``, ``pending`` (a passing fault, tried again by
     the usual schedule), ``held`` until the quiet hours end, ``failed``, or
-    ``suppressed`` by the preferences.  Raises InvalidEvent that names the key.
+    ``suppressed``, by the preferences or because it was told so long ago that its
+    delivery has been deleted.  Raises InvalidEvent that names the key.
     """
     parts = wiring.current()
     subscriber = read_preferences(
@@ -65,10 +76,11 @@ def send_notification_async(
         user_id=notification_data.get("user_id"),
     )
     notification_id = str(notification_data.get("notification_id") or self.request.id)
+    subscriber = _told_apart(subscriber, parts.box)
     notification = _direct_notification(
         notification_data.get("event") or notification_data.get("event_type"),
         notification_data.get("data"),
-        f"direct:{whole(notification_id, 200)}",
+        _direct_key(subscriber, notification_id, parts.box),
         parts.clock(),
         title=notification_data.get("subject") or notification_data.get("title"),
         summary=notification_data.get("message"),
@@ -78,6 +90,14 @@ def send_notification_async(
         row = _tell_directly(parts, notification, subscriber)
     except TransientError as error:
         raise retry_soon(self, error, parts) from error
+    if row is None:
+        return {
+            "notification_id": notification_id,
+            "status": DeliveryState.SUPPRESSED.value,
+            "success": False,
+            "retry_count": 0,
+            "error": "it was told before; what became of it is no longer on record",
+        }
     held = row["state"] == DeliveryState.HELD.value
     return {
         "notification_id": notification_id,
@@ -146,8 +166,30 @@ def send_bulk_notifications_async(
     }
 
 
-def _tell_directly(parts: Wiring, notification: Notification, subscriber: Subscriber) -> RowMapping:
-    """Plan the delivery to an address that no row holds, try it here, return its row."""
+def _told_apart(subscriber: Subscriber, box: SecretBox) -> Subscriber:
+    """Somebody whom nobody named, by the address: two of them are no one subscriber."""
+    if subscriber.subscriber_id != NOBODY:
+        return subscriber
+    (address,) = subscriber.channels
+    digest = box.digest(address.kind, address.target)
+    return msgspec.structs.replace(subscriber, subscriber_id=f"{NOBODY}:{digest}")
+
+
+def _direct_key(subscriber: Subscriber, notification_id: str, box: SecretBox) -> str:
+    """The event key of one message for one user at one address, whoever reuses its id."""
+    (address,) = subscriber.channels
+    digest = box.digest(subscriber.subscriber_id, address.kind, address.target, notification_id)
+    return f"direct:{whole(notification_id, 200)}:{digest}"
+
+
+def _tell_directly(
+    parts: Wiring, notification: Notification, subscriber: Subscriber
+) -> RowMapping | None:
+    """Plan the delivery to an address that no row holds, try it here, return its row.
+
+    None where it was told before and has been deleted since: a notification and its
+    delivery are written together, and the notification stays.
+    """
     now = parts.clock()
     unwanted = _unwanted(subscriber, notification)
     told: list[Recipient] = [
@@ -159,14 +201,15 @@ def _tell_directly(parts: Wiring, notification: Notification, subscriber: Subscr
         )
         for recipient in recipients(subscriber, notification, now, {})
     ]
+    tickets: list[DeliveryTicket] = []
     with parts.ledger.write() as connection:
-        tickets = plan_for(connection, parts, notification, told)
+        if save_notification(connection, notification, None, now):
+            tickets = plan_for(connection, parts, notification, told)
     for ticket in tickets:
         try_delivery(parts, ticket)
     with parts.ledger.read() as connection:
         rows = planned_deliveries(connection, notification.event_key, [subscriber.subscriber_id])
-    (address,) = subscriber.channels
-    return next(row for row in rows if row["channel"] == address.kind.value)
+    return next(iter(rows), None)
 
 
 def _unwanted(subscriber: Subscriber, notification: Notification) -> str | None:

@@ -19,6 +19,9 @@ from tasks.holding import clock_time, zone
 
 T = TypeVar("T")
 
+NOBODY = "direct:unknown"
+"""Where no user is named."""
+
 ADDRESS_KEYS: Mapping[ChannelKind, tuple[str, ...]] = {
     ChannelKind.EMAIL: ("email_address", "email"),
     ChannelKind.WEBHOOK: ("webhook_url",),
@@ -46,10 +49,10 @@ def read_preferences(preferences: Any, *, channel: Any, user_id: Any) -> Subscri
     """
     if not isinstance(preferences, Mapping):
         raise InvalidEvent("the preferences are not an object")
-    user = str(user_id or preferences.get("user_id") or "unknown")
+    user = user_id or preferences.get("user_id")
     enabled = _read(preferences, _switch, "enabled")
     return Subscriber(
-        subscriber_id=f"direct:{whole(user, 200)}",
+        subscriber_id=f"direct:{whole(str(user), 200)}" if user else NOBODY,
         channels=(_address(preferences, channel),),
         events=_read(preferences, _events, "enabled_events", "events") or (),
         min_severity=_read(preferences, _severity, "min_severity") or Severity.INFO,

@@ -24,6 +24,7 @@ from schemas.notifications import VARIANTS, ChannelKind
 from schemas.reports import Format
 from store.deliveries import DeliveryTicket
 from tasks import (
+    cleanup_old_notifications,
     export_scan_to_csv_async,
     generate_multiple_reports_async,
     generate_report_async,
@@ -369,6 +370,43 @@ def test_a_notification_that_fails_for_now_is_tried_again_by_the_usual_schedule(
 def test_the_same_notification_asked_for_twice_is_sent_once(parts: Any) -> None:
     first = call(send_notification_async, NOTIFICATION, PREFERENCES["email"])
     assert call(send_notification_async, NOTIFICATION, PREFERENCES["email"]) == first
+    assert len(parts.channel(ChannelKind.EMAIL).sent) == 1
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["users", "nobody named"])
+def test_an_id_that_is_used_again_for_somebody_else_is_another_message(
+    parts: Any, rows: Any, named: bool
+) -> None:
+    for name in ("anna", "ben", "anna"):
+        notification = {**NOTIFICATION, "subject": f"for {name}", "message": name}
+        notification["user_id"] = name if named else None
+        said = call(send_notification_async, notification, {"email": f"{name}@x.example"})
+        assert (said["notification_id"], said["status"]) == ("n-1", "sent")
+    sent = parts.channel(ChannelKind.EMAIL).sent
+    assert [(message.address.target, message.notification.title) for message in sent] == [
+        ("anna@x.example", "for anna"),
+        ("ben@x.example", "for ben"),
+    ]
+    assert len({row["subscriber_id"] for row in rows(parts, "deliveries")}) == 2
+    assert "x.example" not in str([row["event_key"] for row in rows(parts, "notifications")])
+
+
+def test_one_user_with_two_addresses_is_told_at_both(parts: Any) -> None:
+    for address in ("a@x.example", "b@x.example"):
+        call(send_notification_async, {**NOTIFICATION, "user_id": "u"}, {"email": address})
+    assert len(parts.channel(ChannelKind.EMAIL).sent) == 2
+
+
+def test_the_same_notification_asked_for_after_the_cleanup_is_not_sent_again(
+    parts: Any, clock: Any, rows: Any
+) -> None:
+    call(send_notification_async, NOTIFICATION, PREFERENCES["email"])
+    clock.forward(31 * 86_400)
+    call(cleanup_old_notifications, 30)
+    assert rows(parts, "deliveries") == []
+    said = call(send_notification_async, NOTIFICATION, PREFERENCES["email"])
+    assert (said["status"], said["success"]) == ("suppressed", False)
+    assert said["error"] == "it was told before; what became of it is no longer on record"
     assert len(parts.channel(ChannelKind.EMAIL).sent) == 1
 
 

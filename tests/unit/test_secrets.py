@@ -59,6 +59,14 @@ def test_a_bad_key_is_explained_and_not_shown(bad: str) -> None:
     assert "generate_key" in str(caught.value)
 
 
+def test_digests_tell_secrets_apart_and_depend_on_the_key() -> None:
+    one, other = (Fernet.generate_key().decode() for _ in range(2))
+    box = SecretBox([one])
+    assert box.digest("a", "b") == SecretBox([one, other]).digest("a", "b")
+    assert len({box.digest("a", "b"), box.digest("ab"), box.digest("a", "b", "")}) == 3
+    assert box.digest("a\ud800") != SecretBox([other, one]).digest("a\ud800")
+
+
 def test_a_box_without_keys_is_refused() -> None:
     with pytest.raises(InvalidSettings, match="SCANHERALD_ENCRYPTION_KEYS"):
         SecretBox([])
