@@ -107,13 +107,17 @@ def find_turn(
         return Turn(slot_at, PACED)  # its message came too soon: clocks differ
     reserved = slot_at is not None and slot_at > now - SLOT_LASTS
     there = _take(connection, destination.key, destination.per_s, destination.burst, now, reserved)
-    free_at = there.at
+    free_at, opens_at = there.at, _opens_at(there, now)
+    if reserved and opens_at is not None:
+        # Its slot lies in the silence.  With all others there it would go at its end, in one burst.
+        again = _take(connection, destination.key, destination.per_s, destination.burst, opens_at)
+        free_at, reserved = again.at, False
     if not reserved and settings.subscriber_per_min:
         key = f"subscriber:{delivery.subscriber_id}:{delivery.channel.value}"
-        per_s = settings.subscriber_per_min / 60
-        free_at = max(free_at, _take(connection, key, per_s, settings.subscriber_burst, now).at)
-    if there.closed_until is not None and there.closed_until > now:
-        return Turn(max(free_at, there.closed_until), SILENT)
+        per_s, burst = settings.subscriber_per_min / 60, settings.subscriber_burst
+        free_at = max(free_at, _take(connection, key, per_s, burst, opens_at or now).at)
+    if opens_at is not None:
+        return Turn(max(free_at, opens_at), SILENT)
     if free_at > now:
         return Turn(free_at, PACED)
     crowd_ends = _find_crowd(connection, destination, there, settings, now)
@@ -168,6 +172,11 @@ def ahead_s(settings: Settings) -> float:
     broker's visibility timeout, because fast retries are.
     """
     return min(settings.sweep_interval_s, settings.retry_max_s)
+
+
+def _opens_at(slot: Slot, now: datetime) -> datetime | None:
+    """Until when nothing is sent there; None where it is open."""
+    return slot.closed_until if slot.closed_until and slot.closed_until > now else None
 
 
 def _take(

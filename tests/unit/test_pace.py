@@ -362,6 +362,59 @@ def test_what_slack_asks_of_one_message_holds_for_all_of_its_url(
     assert published[-1] == (second.delivery_id, 1, 20.0)
 
 
+def drive(
+    town: Town, clock: Any, published: list[Any], tickets: list[DeliveryTicket], seconds: int
+) -> list[float]:
+    """Let time pass with a broker and a beat; return when each send was made, in seconds."""
+    began, waiting = clock(), [(clock(), item.delivery_id, item.number) for item in tickets]
+    sweep_at, sends = clock() + timedelta(seconds=60), []
+    while clock() < began + timedelta(seconds=seconds):
+        if clock() >= sweep_at:
+            sweep_once(town.parts)
+            sweep_at += timedelta(seconds=60)
+        waiting += [
+            (clock() + timedelta(seconds=delay), name, number) for name, number, delay in published
+        ]
+        published.clear()
+        waiting.sort()
+        if waiting and waiting[0][0] <= clock():
+            at, (_, name, number) = clock(), waiting.pop(0)
+            before = sum(town.sent(kind) for kind in ChannelKind)
+            town.send(DeliveryTicket(name, number))
+            if sum(town.sent(kind) for kind in ChannelKind) > before:
+                sends.append((at - began).total_seconds())
+            continue
+        clock.now = min([sweep_at, *(at for at, _, _ in waiting)])
+    return sends
+
+
+def test_what_waited_for_a_url_that_asked_for_a_pause_leaves_at_its_pace(
+    make_town: Callable[..., Town], clock: Any, published: list[Any]
+) -> None:
+    town = make_town()
+    town.settle("dora", "https://hooks.slack.example/services/T/secret", SLACK)
+    tickets = town.plan("dora", 30, SLACK)
+    answer = Receipt(status_code=200, text="")
+    town.parts.channel(SLACK).script = [answer, RateLimited("slow down", 30.0, 429)]
+    sends = drive(town, clock, published, tickets, 200)
+    assert set(town.states()) == {"sent"}
+    assert sends[:3] == [0.0, 1.0, 31.0]
+    apart = [after - before for before, after in itertools.pairwise(sends)]
+    assert min(apart) >= 0.9, "not all at once when the pause is over"
+
+
+def test_what_waited_for_a_silent_host_leaves_at_its_subscribers_pace(
+    make_town: Callable[..., Town], clock: Any, published: list[Any]
+) -> None:
+    town = make_town(subscriber_per_min=60, subscriber_burst=5)
+    answer = Receipt(status_code=200, text="")
+    town.parts.channel(WEBHOOK).script = [*[answer] * 5, hang(town, clock)]
+    sends = drive(town, clock, published, town.plan("anna", 60), 400)
+    assert set(town.states()) == {"sent"}
+    busiest = max(sum(at <= other < at + 10 for other in sends) for at in sends)
+    assert busiest <= 5 + 10, "a burst, and one for each second"
+
+
 def test_no_more_than_the_allowed_sends_are_under_way_to_one_host(
     make_town: Callable[..., Town], clock: Any, published: list[Any]
 ) -> None:
