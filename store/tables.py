@@ -199,7 +199,7 @@ deliveries = Table(
     Column("tries", Integer, nullable=False),
     Column("due_at", Utc, nullable=False),
     Column("lease_until", Utc),  # until then a message or a worker has it in hand
-    Column("destination", String(300)),  # the pace key of where its last try went
+    Column("destination", String(300)),  # the pace key of the host that its last try went to
     Column("slot_at", Utc),  # its turn at an even pace, reserved; null: it has to ask for one
     Column("reason", Text),
     Column("held_for", String(16)),  # quiet_hours | digest; null: never held

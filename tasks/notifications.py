@@ -200,7 +200,7 @@ def _take(parts: Wiring, ticket: DeliveryTicket) -> _Taken | None:
         destination = destination_of(address, parts.settings)
         turn = find_turn(connection, delivery, destination, parts.settings, now)
         if turn.wait_until is None:
-            if lease(connection, ticket, lease_until=lease_until, destination=destination.key):
+            if lease(connection, ticket, lease_until=lease_until, destination=destination.host):
                 return _Taken(delivery, address, destination, turn.was_silent)
             return None  # taken by somebody else since we looked
         delay_s = max(0.0, (turn.wait_until - now).total_seconds())

@@ -48,16 +48,23 @@ CROWDED = "waits: others are being sent to the same destination"
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a delivery goes, as its pace sees it.  ``key`` holds no secret.
+    """Where a delivery goes, as its pace sees it.  Neither key holds a secret.
 
-    ``own``: nobody else's messages go there, so what it asks of one holds for all.
+    ``key`` has the pace, ``host`` whoever answers for it, or hangs: the same, unless many
+    secret URLs lead to one service.  Then nobody else's messages go to ``key``, so what it
+    asks of one holds for all.
     """
 
     key: str
+    host: str
     per_s: float
     burst: int
     in_flight: int
-    own: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether its pace is that of one URL."""
+        return self.key != self.host
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +84,17 @@ def destination_of(address: ChannelAddress, settings: Settings) -> Destination:
     per_s, burst = settings.destination_per_s, settings.destination_burst
     if address.kind is ChannelKind.EMAIL:
         key = f"smtp:{settings.smtp_host}:{settings.smtp_port}"
-        return Destination(key, per_s, burst, settings.smtp_in_flight)
+        return Destination(key, key, per_s, burst, settings.smtp_in_flight)
     if address.kind is ChannelKind.WEBHOOK:
         key = f"http:{_host(address.target)}"
-        return Destination(key, per_s, burst, settings.destination_in_flight)
-    digest = hashlib.sha256(address.target.encode("utf-8", "replace")).hexdigest()
+        return Destination(key, key, per_s, burst, settings.destination_in_flight)
+    slack = address.kind is ChannelKind.SLACK
     return Destination(
-        f"{address.kind.value}:{digest}",
+        f"{address.kind.value}:{_digest(address.target)}",
+        f"http:{_host(address.target)}" if slack else f"apprise:{_service(address.target)}",
         settings.slack_per_s,
         settings.slack_burst,
         settings.destination_in_flight,
-        own=True,
     )
 
 
@@ -106,9 +113,11 @@ def find_turn(
     if slot_at is not None and slot_at > now + EARLY:
         return Turn(slot_at, PACED)  # its message came too soon: clocks differ
     reserved = slot_at is not None and slot_at > now - SLOT_LASTS
-    there = _take(connection, destination.key, destination.per_s, destination.burst, now, reserved)
-    free_at, opens_at = there.at, _opens_at(there, now)
-    if reserved and opens_at is not None:
+    turn = _take(connection, destination.key, destination.per_s, destination.burst, now, reserved)
+    # Looked at even where nothing is taken: the lock on its row lets one look at a time.
+    there = reserve(connection, Pace(destination.host, 0.0, 1), now) if destination.own else turn
+    free_at, opens_at = turn.at, _opens_at(now, turn, there)
+    if opens_at is not None and (reserved or opens_at != _opens_at(now, turn)):
         # Its slot lies in the silence.  With all others there it would go at its end, in one burst.
         again = _take(connection, destination.key, destination.per_s, destination.burst, opens_at)
         free_at, reserved = again.at, False
@@ -140,20 +149,22 @@ def note_outcome(
 
     Returns until when its destination is closed, if it is.
     """
+    status_code = getattr(error, "status_code", None)
     if isinstance(error, RateLimited) and destination.own and error.retry_after:
         until = now + timedelta(seconds=min(error.retry_after, LONGEST_WAIT_S))
         close(connection, destination.key, until)
+        if was_silent:
+            note_answer(connection, destination.host)
         return until
-    status_code = getattr(error, "status_code", None)
     if isinstance(error, ChannelUnavailable) and status_code is None:
 
         def closed_until(failures: int) -> datetime | None:
             seconds = silence_s(failures, held_s, settings.silence_max_s)
             return now + timedelta(seconds=seconds) if seconds else None
 
-        return note_silence(connection, destination.key, closed_until)
+        return note_silence(connection, destination.host, closed_until)
     if was_silent and (error is None or status_code is not None):
-        note_answer(connection, destination.key)
+        note_answer(connection, destination.host)
     return None
 
 
@@ -174,9 +185,10 @@ def ahead_s(settings: Settings) -> float:
     return min(settings.sweep_interval_s, settings.retry_max_s)
 
 
-def _opens_at(slot: Slot, now: datetime) -> datetime | None:
-    """Until when nothing is sent there; None where it is open."""
-    return slot.closed_until if slot.closed_until and slot.closed_until > now else None
+def _opens_at(now: datetime, *slots: Slot) -> datetime | None:
+    """Until when nothing is sent to all of them; None where they are open."""
+    closed = [slot.closed_until for slot in slots if slot.closed_until is not None]
+    return max((until for until in closed if until > now), default=None)
 
 
 def _take(
@@ -208,13 +220,32 @@ def _find_crowd(
         return None
     lease = timedelta(seconds=settings.delivery_lease_s)  # its end says when a send began
     oldest = timedelta(seconds=min(LONGEST_SEND_S, settings.delivery_lease_s))
-    count, first = look_under_way(connection, destination.key, now + lease - oldest)
+    count, first = look_under_way(connection, destination.host, now + lease - oldest)
     if first is None or count < most:
         return None
-    apart = max(CROWDED_S, 1 / destination.per_s if destination.per_s else 0.0)
-    free = reserve(connection, Pace(destination.key, apart, 1), now).at
+    apart = 1 / destination.per_s if destination.per_s else 0.0
+    spaced = CROWDED_S if destination.own else max(CROWDED_S, apart)
+    free = reserve(connection, Pace(destination.host, spaced, 1), now).at
     taken = now - (first - lease)
-    return max(free, now + max(taken, timedelta(seconds=CROWDED_S)))
+    free = max(free, now + max(taken, timedelta(seconds=CROWDED_S)))
+    if not destination.own:
+        return free
+    return reserve(connection, Pace(destination.key, apart, 1), free).at
+
+
+def _service(url: str) -> str:
+    """What answers behind an Apprise URL: its scheme, with the host where that is one.
+
+    Of many services the place of the host is taken by a token, which has no dot; a host
+    is kept as a digest, in case that some token has.
+    """
+    scheme = url.partition("://")[0].lower()[:50]
+    host = _host(url)
+    return f"{scheme}:{_digest(host)}" if "." in host or host.startswith("localhost:") else scheme
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def _host(url: str) -> str:

@@ -23,6 +23,7 @@ from tasks.pace import FIRST_SILENCE_S, PATIENCE, destination_of, silence_s
 from tasks.sweep import sweep_once
 
 WEBHOOK, SLACK, EMAIL = ChannelKind.WEBHOOK, ChannelKind.SLACK, ChannelKind.EMAIL
+APPRISE = ChannelKind.APPRISE
 NO_PACE = {"destination_per_s": 0, "slack_per_s": 0, "subscriber_per_min": 0}
 
 
@@ -277,6 +278,64 @@ def test_a_send_that_hangs_closes_its_host_to_everybody_and_no_other(
     assert row["due_at"] >= clock() + timedelta(seconds=FIRST_SILENCE_S)
     assert "did not answer" in row["reason"]
     assert town.row(other)["state"] == "sent"
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        (SLACK, "https://hooks.slack.example/services/T/{}"),
+        (APPRISE, "discord://{}/token"),
+        (APPRISE, "ntfys://notify.example/{}"),
+    ],
+    ids=["slack", "a service of apprise", "a host of apprise"],
+)
+def test_a_service_that_hangs_holds_one_worker_once_however_many_urls_lead_to_it(
+    make_town: Callable[..., Town], clock: Any, published: list[Any], kind: ChannelKind, url: str
+) -> None:
+    town = make_town()
+    tickets = []
+    for number in range(20):
+        town.settle(f"s{number}", url.format(number), kind)
+        tickets += town.plan(f"s{number}", 1, kind)
+    channel = town.parts.channel(kind)
+    channel.script = [hang(town, clock)] * 20
+    town.send(*tickets)
+    assert len(channel.sent) == 1
+    clock.forward(FIRST_SILENCE_S + 1)
+    town.send(*tickets[1:])
+    assert len(channel.sent) == 2, "one finds out"
+    assert town.states().count("failed") == 0
+
+
+def test_urls_of_one_service_are_not_sent_to_side_by_side_beyond_the_cap(
+    make_town: Callable[..., Town], clock: Any, published: list[Any]
+) -> None:
+    town = make_town()
+    town.settle("dora", "https://hooks.slack.example/one", SLACK)
+    town.settle("emil", "https://hooks.slack.example/two", SLACK)
+    (first,), others = town.plan("dora", 1, SLACK), town.plan("emil", 3, SLACK)
+
+    def meanwhile() -> Receipt:
+        town.send(*others)
+        return Receipt(status_code=200, text="")
+
+    town.parts.channel(SLACK).script = [meanwhile]
+    town.send(first)
+    assert town.sent(SLACK) == 1
+    delays = sorted(delay for _, _, delay in published)
+    assert delays[0] > 0
+    assert min(after - before for before, after in itertools.pairwise(delays)) >= 0.9, "its pace"
+
+
+def test_a_pause_that_one_url_asks_for_delays_no_other_of_its_service(
+    make_town: Callable[..., Town], clock: Any, published: list[Any]
+) -> None:
+    town = make_town()
+    town.settle("dora", "https://hooks.slack.example/one", SLACK)
+    town.settle("emil", "https://hooks.slack.example/two", SLACK)
+    town.parts.channel(SLACK).script = [RateLimited("slow down", 20.0, 429)]
+    town.send(*town.plan("dora", 1, SLACK), *town.plan("emil", 1, SLACK))
+    assert town.sent(SLACK) == 2
 
 
 def test_one_send_at_a_time_finds_out_whether_a_closed_host_answers_again(
@@ -574,6 +633,19 @@ def test_a_destination_names_a_host_with_its_port_and_never_a_secret(
     slack = key(SLACK, "https://hooks.slack.com/services/T0/B0/s3cret")
     assert slack.startswith("slack:")
     assert "s3cret" not in slack
+    answers = [
+        destination_of(ChannelAddress(kind=kind, target=target), settings).host
+        for kind, target in (
+            (SLACK, "https://hooks.slack.com/services/T0/B0/s3cret"),
+            (APPRISE, "discord://s3cret/other"),
+            (APPRISE, "Discord://another"),
+            (APPRISE, "ntfys://notify.example/s3cret"),
+            (APPRISE, "ntfys://s3cret.example"),
+        )
+    ]
+    assert answers[:3] == ["http:hooks.slack.com:443", "apprise:discord", "apprise:discord"]
+    assert len(set(answers[3:])) == 2
+    assert "s3cret" not in str(answers)
     for broken in ("https://[", "https://h:99999999/", "\ud800", f"https://{'a' * 999}/"):
         assert len(key(WEBHOOK, broken)) <= 300
         assert len(key(SLACK, broken)) <= 300
