@@ -23,6 +23,11 @@ from schemas.settings import Settings
 
 Reply = tuple[int, bytes]
 
+NOT_LOGGED_IN = (530, 535)
+"""The server wants TLS or a login first."""
+POLICY = b"5.7."
+"""Enhanced codes (RFC 3463) of what a server's policy forbids, such as to relay."""
+
 
 class SmtpChannel:
     """Sends through one mail server.  ``ssl_context`` replaces the machine's trusted roots."""
@@ -39,7 +44,7 @@ class SmtpChannel:
     def send(self, message: Message) -> Receipt:
         """Hand over once.  See ``Channel.send``; a mailbox tells repeats by ``Message-ID``."""
         if not self._settings.smtp_host:
-            raise DeliveryRejected("e-mail is off: set SCANHERALD_SMTP_HOST to a mail server")
+            raise ChannelUnavailable("e-mail is off: set SCANHERALD_SMTP_HOST to a mail server")
         key = self._settings.unsubscribe_key
         envelope = compose(
             message,
@@ -171,23 +176,44 @@ def _hand_over(connection: smtplib.SMTP, envelope: Envelope, target: str) -> Rec
         if not connection.has_extn("smtputf8"):
             raise DeliveryRejected("the mail server takes no addresses beyond ASCII (SMTPUTF8)")
         options = ["SMTPUTF8"]
-    _accepted(connection.mail(envelope.sender, options), "the sender", hidden)
-    _accepted(connection.rcpt(envelope.recipient), "the recipient", hidden)
+    reply = connection.mail(envelope.sender, options)
+    _accepted(reply, "the sender", hidden, is_ours=True)
+    reply = connection.rcpt(envelope.recipient)
+    _accepted(reply, "the recipient", hidden, is_ours=_refuses_us(reply), of_mailbox=True)
     try:
         reply = connection.data(envelope.content)
     except smtplib.SMTPDataError as error:
         reply = (error.smtp_code, _bytes(error.smtp_error))
-    return _accepted(reply, "the message", hidden)
+    return _accepted(reply, "the message", hidden, is_ours=reply[0] in NOT_LOGGED_IN)
 
 
-def _accepted(reply: Reply, what: str, hidden: tuple[str, ...]) -> Receipt:
+def _refuses_us(reply: Reply) -> bool:
+    """Whether a refused recipient is not the reason: we may not send there, or not so."""
+    code, said = reply
+    words = said.lower()
+    return code in NOT_LOGGED_IN or words.startswith(POLICY) or b"relay" in words
+
+
+def _accepted(
+    reply: Reply,
+    what: str,
+    hidden: tuple[str, ...],
+    *,
+    is_ours: bool = False,
+    of_mailbox: bool = False,
+) -> Receipt:
+    """The receipt of a step that was accepted.
+
+    ``is_ours``: a refusal is a fault of our settings, or of the operator's mail server.
+    It would meet every message and passes once an operator has acted, so the delivery waits.
+    """
     code, said = reply
     receipt = receipt_text(said, hidden)
     if 200 <= code < 300:
         return Receipt(status_code=code, text=receipt)
     text = f"the mail server refused {what} with {code}"
-    if 500 <= code < 600:
-        raise DeliveryRejected(text, status_code=code, receipt=receipt)
+    if 500 <= code < 600 and not is_ours:
+        raise DeliveryRejected(text, status_code=code, receipt=receipt, of_mailbox=of_mailbox)
     raise ChannelUnavailable(text, status_code=code, receipt=receipt)
 
 

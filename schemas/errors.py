@@ -80,13 +80,22 @@ class DeliveryRejected(PermanentError):
     """The other side refused this message for good.
 
     ``status_code`` is its answer (HTTP or SMTP) where there was one; ``receipt``
-    is what it said, bounded.
+    is what it said, bounded.  ``of_mailbox``: a mail server refused the recipient
+    itself, not its message or its sender.
     """
 
-    def __init__(self, message: str, status_code: int | None = None, receipt: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        status_code: int | None = None,
+        receipt: str = "",
+        *,
+        of_mailbox: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status_code = status_code
         self.receipt = receipt
+        self.of_mailbox = of_mailbox
 
 
 class DestinationForbidden(DeliveryRejected):

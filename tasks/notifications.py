@@ -365,12 +365,12 @@ def _note_failure(
 def _blames_address(channel: ChannelKind, error: PermanentError | TransientError) -> bool:
     """Whether a failure speaks against the address.
 
-    The mail server is the operator's: its outage says nothing about a mailbox, only
-    its refusal of one does.
+    The mail server is the operator's: its outage says nothing about a mailbox, nor does
+    what it will not take from us, only its refusal of one does.
     """
     if channel is not ChannelKind.EMAIL:
         return True
-    return isinstance(error, DeliveryRejected) and error.status_code is not None
+    return isinstance(error, DeliveryRejected) and error.of_mailbox
 
 
 def _joined(error: Exception, disabled: str | None) -> str:

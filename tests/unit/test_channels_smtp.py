@@ -439,9 +439,54 @@ def test_a_server_without_smtputf8_is_not_given_an_international_address() -> No
 def test_without_a_mail_server_the_refusal_says_what_to_set() -> None:
     with (
         closing(SmtpChannel(Settings(), lambda: NOW)) as channel,
-        pytest.raises(DeliveryRejected, match="SCANHERALD_SMTP_HOST"),
+        pytest.raises(ChannelUnavailable, match="SCANHERALD_SMTP_HOST"),
     ):
         channel.send(message())
+
+
+@pytest.mark.parametrize(
+    ("step", "reply"),
+    [
+        ("MAIL", "530 5.7.0 Must issue a STARTTLS command first"),
+        ("MAIL", "530 5.7.1 Authentication required"),
+        ("MAIL", "550 5.7.1 sender not allowed"),
+        ("MAIL", "553 sender syntax"),
+        ("RCPT", "554 5.7.1 Relay access denied"),
+        ("RCPT", "550 relaying denied"),
+        ("RCPT", "535 authentication failed"),
+        ("DATA", "530 authentication required"),
+    ],
+)
+def test_what_the_server_will_not_take_from_us_waits_for_an_operator(step: str, reply: str) -> None:
+    with (
+        dialogue({step: reply}) as (port, _),
+        closing(SmtpChannel(mail_settings(port), lambda: NOW)) as channel,
+        pytest.raises(ChannelUnavailable) as caught,
+    ):
+        channel.send(message())
+    assert caught.value.status_code == int(reply[:3])
+
+
+@pytest.mark.parametrize(
+    ("step", "reply", "of_mailbox"),
+    [
+        ("RCPT", "550 5.1.1 user unknown", True),
+        ("RCPT", "552 mailbox full", True),
+        ("DATA", "554 5.6.0 no", False),
+        (".", "552 5.3.4 message too big", False),
+        (".", "554 5.7.1 spam", False),
+    ],
+)
+def test_only_a_refused_recipient_speaks_against_its_mailbox(
+    step: str, reply: str, of_mailbox: bool
+) -> None:
+    with (
+        dialogue({step: reply}) as (port, _),
+        closing(SmtpChannel(mail_settings(port), lambda: NOW)) as channel,
+        pytest.raises(DeliveryRejected) as caught,
+    ):
+        channel.send(message())
+    assert caught.value.of_mailbox is of_mailbox
 
 
 @pytest.mark.parametrize(

@@ -104,11 +104,17 @@ def test_the_mail_server_s_outage_speaks_against_no_mailbox_and_its_refusal_does
 ) -> None:
     subscribe(parts, kinds=(EMAIL,))
     channel = parts.channel(EMAIL)
-    channel.script = [ChannelUnavailable("no connection"), DeliveryRejected("e-mail is off")]
-    for _ in range(2):
+    channel.script = [
+        ChannelUnavailable("no connection"),
+        DeliveryRejected("the mail server refused the message with 554", 554),
+        ChannelUnavailable("the mail server refused the sender with 550", status_code=550),
+    ]
+    for _ in range(3):
         send(parts, *fail_scan())
         clock.forward(6 * DAY)
-    refusal = DeliveryRejected("the mail server refused the recipient with 550", 550)
+    refusal = DeliveryRejected(
+        "the mail server refused the recipient with 550", 550, of_mailbox=True
+    )
     channel.script = [refusal, refusal]
     send(parts, *fail_scan())
     clock.forward(DAY)
