@@ -15,8 +15,11 @@ from sqlalchemy import (
     RowMapping,
     and_,
     bindparam,
+    case,
     delete,
     func,
+    literal,
+    or_,
     select,
     update,
 )
@@ -25,6 +28,9 @@ from schemas.notifications import ChannelKind
 from schemas.runs import DeliveryState
 from store.ledger import insert, plain
 from store.tables import deliveries, endpoints
+
+MIN_FAILURES = 3
+"""Fewer than so many disable no address, however long ago the first of them was."""
 
 DISABLED = "the address is disabled: "
 """How the reason begins of whatever was not sent to a disabled address."""
@@ -78,25 +84,47 @@ def note_failure(
     *,
     now: datetime,
     max_failing: timedelta,
+    max_gap: timedelta,
     gone: bool,
+    may_pass: bool = False,
 ) -> str | None:
     """The address failed.  Disables it if it is ``gone`` or has failed for too long.
 
-    Returns the reason if it is disabled now.
+    For too long is ``max_failing``, in at least ``MIN_FAILURES`` of which none came
+    more than ``max_gap`` after the one before: what failed long ago and was not asked
+    since has not failed since.  A failure that ``may_pass`` is noted and disables
+    nothing.  Returns the reason if it is disabled now.
     """
-    failing_since = connection.execute(
+    known, moment = endpoints.c, literal(now, endpoints.c.failing_since.type)
+    begins = or_(
+        known.failing_since.is_(None),
+        func.coalesce(known.last_failed_at, known.failing_since) < now - max_gap,
+    )
+    row = connection.execute(
         insert(connection, endpoints)
-        .values(subscriber_id=subscriber_id, channel=channel.value, failing_since=now)
-        .on_conflict_do_update(
-            index_elements=[endpoints.c.subscriber_id, endpoints.c.channel],
-            set_={"failing_since": func.coalesce(endpoints.c.failing_since, now)},
+        .values(
+            subscriber_id=subscriber_id,
+            channel=channel.value,
+            failing_since=now,
+            last_failed_at=now,
+            failures=1,
         )
-        .returning(endpoints.c.failing_since)
-    ).scalar_one()
+        .on_conflict_do_update(
+            index_elements=[known.subscriber_id, known.channel],
+            set_={
+                "failing_since": case((begins, moment), else_=known.failing_since),
+                "last_failed_at": moment,
+                "failures": case((begins, 1), else_=known.failures + 1),
+            },
+        )
+        .returning(known.failing_since, known.failures)
+    ).one()
     if gone:
         reason = "it said that it is gone for good (410)"
-    elif now - failing_since >= max_failing:
-        reason = f"nothing could be delivered since {failing_since:%Y-%m-%d %H:%M} UTC"
+    elif may_pass or row.failures < MIN_FAILURES:
+        return None
+    elif now - row.failing_since >= max_failing:
+        reason = f"nothing could be delivered since {row.failing_since:%Y-%m-%d %H:%M} UTC"
     else:
         return None
     connection.execute(

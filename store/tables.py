@@ -235,6 +235,8 @@ endpoints = Table(
     Column("subscriber_id", String(255), primary_key=True),
     Column("channel", String(16), primary_key=True),
     Column("failing_since", Utc),  # null: the last answer was good
+    Column("last_failed_at", Utc),
+    Column("failures", Integer, nullable=False, server_default="0"),  # since failing_since
     Column("disabled_at", Utc),
     Column("reason", Text),
     Column("told_at", Utc),  # operators know, and nothing waits for it any more

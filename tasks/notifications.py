@@ -51,7 +51,7 @@ from tasks.attaching import attach
 from tasks.holding import PAUSED, quiet_until
 from tasks.pace import Destination, ahead_s, destination_of, find_turn, note_outcome
 from tasks.publishing import broker_faults
-from tasks.retry import GiveUp, decide, last_number
+from tasks.retry import GiveUp, decide, last_number, longest_gap
 from tasks.retrying import retry_soon
 from tasks.wiring import Wiring
 
@@ -358,7 +358,10 @@ def _note_failure(
         delivery.channel,
         now=now,
         max_failing=timedelta(seconds=parts.settings.endpoint_max_failing_s),
+        max_gap=longest_gap(parts.settings),
         gone=getattr(error, "status_code", None) == GONE,
+        # what has not been tried again yet may have met a moment's fault
+        may_pass=isinstance(error, TransientError) and delivery.number == 1,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from schemas.errors import PermanentError, TransientError
 from schemas.settings import Settings
@@ -34,6 +35,14 @@ class GiveUp:
 def last_number(settings: Settings) -> int:
     """The number (from 1) of the last try that a delivery may be given."""
     return 1 + settings.task_max_retries + len(settings.delivery_schedule_s)
+
+
+def longest_gap(settings: Settings) -> timedelta:
+    """Failures of an address that are further apart are not one failure that lasts.
+
+    A delivery's tries are never so far apart, unless whoever makes them was away for a day.
+    """
+    return timedelta(seconds=max(settings.delivery_schedule_s, default=0.0) + LONGEST_WAIT_S)
 
 
 def fast_delay(

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from schemas.events import EventType
 from schemas.notifications import ChannelAddress, ChannelKind, Notification, Subscriber
@@ -253,7 +253,14 @@ def test_each_subscriber_s_first_is_claimed_before_a_flood_s_second(ledger: Ledg
 # The health of addresses
 
 
-def fail(ledger: Ledger, now: datetime, *, gone: bool = False, name: str = "one") -> str | None:
+def fail(
+    ledger: Ledger,
+    now: datetime,
+    *,
+    gone: bool = False,
+    may_pass: bool = False,
+    name: str = "one",
+) -> str | None:
     return write(
         ledger,
         endpoints.note_failure,
@@ -261,7 +268,9 @@ def fail(ledger: Ledger, now: datetime, *, gone: bool = False, name: str = "one"
         WEBHOOK,
         now=now,
         max_failing=5 * DAY,
+        max_gap=2 * DAY,
         gone=gone,
+        may_pass=may_pass,
     )
 
 
@@ -272,8 +281,11 @@ def refusal(ledger: Ledger, name: str = "one") -> str | None:
 def test_an_address_is_disabled_when_it_has_failed_for_days_without_a_good_answer(
     ledger: Ledger,
 ) -> None:
-    assert fail(ledger, NOW) is None
+    for days in (0, 2, 4):
+        assert fail(ledger, NOW + days * DAY) is None
     assert fail(ledger, NOW + 5 * DAY - SECOND) is None
+    assert refusal(ledger) is None
+    assert fail(ledger, NOW + 5 * DAY, may_pass=True) is None
     assert refusal(ledger) is None
     reason = fail(ledger, NOW + 5 * DAY)
     assert reason == (
@@ -285,9 +297,50 @@ def test_an_address_is_disabled_when_it_has_failed_for_days_without_a_good_answe
 
 
 def test_a_good_answer_starts_the_days_anew(ledger: Ledger) -> None:
-    fail(ledger, NOW)
+    for days in (0, 2, 4):
+        fail(ledger, NOW + days * DAY)
     write(ledger, endpoints.note_good, "one", WEBHOOK)
     assert fail(ledger, NOW + 6 * DAY) is None
+
+
+def test_failures_with_a_long_quiet_time_between_them_are_not_one_that_lasts(
+    ledger: Ledger,
+) -> None:
+    for days in (0, 2, 4, 7, 10, 12, 14):  # a gap of three days, and one again
+        assert fail(ledger, NOW + days * DAY) is None
+    assert "since 2026-03-14" in (fail(ledger, NOW + 16 * DAY) or "")
+
+
+def test_two_failures_disable_nothing_however_long_they_lasted(ledger: Ledger) -> None:
+    limits = {"max_failing": DAY, "max_gap": 2 * DAY, "gone": False}
+    for days in (0, 2):
+        moment = NOW + days * DAY
+        write(ledger, endpoints.note_failure, "one", WEBHOOK, now=moment, **limits)
+    assert refusal(ledger) is None
+
+
+def test_a_row_from_before_failures_were_counted_is_read_by_its_start(ledger: Ledger) -> None:
+    def before(days: int) -> None:
+        with ledger.write() as connection:
+            connection.execute(delete(tables.endpoints))
+            connection.execute(
+                tables.endpoints.insert().values(
+                    subscriber_id="one", channel="webhook", failing_since=NOW - days * DAY
+                )
+            )
+
+    before(1)
+    fail(ledger, NOW)
+    with ledger.read() as connection:
+        row = endpoints.find_endpoint(connection, "one", WEBHOOK)
+        assert row is not None
+        assert (row["failing_since"], row["failures"]) == (NOW - DAY, 1)
+    before(9)
+    fail(ledger, NOW)
+    with ledger.read() as connection:
+        row = endpoints.find_endpoint(connection, "one", WEBHOOK)
+        assert row is not None
+        assert (row["failing_since"], row["last_failed_at"], row["failures"]) == (NOW, NOW, 1)
 
 
 def test_an_address_that_is_gone_is_disabled_at_once_and_enabled_as_new(ledger: Ledger) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,13 @@ def test_all_of_one_is_shown_and_no_secret(run, light, kept):
     run("add", "anna", *HOOK, "--digest", "daily")
     with light.ledger.write() as connection:
         note_failure(
-            connection, "anna", ChannelKind.WEBHOOK, now=light.clock(), max_failing=None, gone=True
+            connection,
+            "anna",
+            ChannelKind.WEBHOOK,
+            now=light.clock(),
+            max_failing=timedelta(days=5),
+            max_gap=timedelta(days=1),
+            gone=True,
         )
     row = json.loads(run("show", "anna", "--json"))
     assert row["disabled"].startswith("webhook: the address is disabled: it said that it is gone")
