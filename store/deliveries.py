@@ -68,6 +68,12 @@ def save_notification(
     return connection.execute(written).one_or_none() is not None
 
 
+def is_known(connection: Connection, event_key: str) -> bool:
+    """Whether something was told under this event key before."""
+    query = select(notifications.c.event_key).where(notifications.c.event_key == event_key)
+    return connection.execute(query).first() is not None
+
+
 def plan_deliveries(
     connection: Connection,
     event_key: str,

@@ -7,6 +7,7 @@ reason, and operators are told once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
@@ -130,7 +131,7 @@ def note_failure(
     connection.execute(
         update(endpoints)
         .where(_is(subscriber_id, channel), endpoints.c.disabled_at.is_(None))
-        .values(disabled_at=now, reason=plain(reason), told_at=None)
+        .values(disabled_at=now, reason=plain(reason), ended_at=None, told_at=None)
     )
     return f"{DISABLED}{reason}"
 
@@ -141,7 +142,7 @@ def enable_endpoint(connection: Connection, subscriber_id: str, channel: Channel
     connection.execute(
         update(endpoints)
         .where(_is(subscriber_id, channel))
-        .values(failing_since=None, disabled_at=None, reason=None, told_at=None)
+        .values(failing_since=None, disabled_at=None, reason=None, ended_at=None, told_at=None)
     )
     return was is not None
 
@@ -151,11 +152,15 @@ def forget_endpoints(connection: Connection, subscriber_id: str) -> None:
     connection.execute(delete(endpoints).where(endpoints.c.subscriber_id == subscriber_id))
 
 
-def untold_endpoints(connection: Connection, limit: int) -> list[tuple[str, ChannelKind, str]]:
-    """Disabled addresses that operators have not been told of: (subscriber, channel, reason)."""
+def unended_endpoints(connection: Connection, limit: int) -> list[tuple[str, ChannelKind, str]]:
+    """Disabled addresses for which deliveries may wait still: (subscriber, channel, reason)."""
     rows = connection.execute(
         select(endpoints.c.subscriber_id, endpoints.c.channel, endpoints.c.reason)
-        .where(endpoints.c.disabled_at.is_not(None), endpoints.c.told_at.is_(None))
+        .where(
+            endpoints.c.disabled_at.is_not(None),
+            endpoints.c.ended_at.is_(None),
+            endpoints.c.told_at.is_(None),
+        )
         .order_by(endpoints.c.disabled_at, endpoints.c.subscriber_id, endpoints.c.channel)
         .limit(limit)
     )
@@ -165,31 +170,34 @@ def untold_endpoints(connection: Connection, limit: int) -> list[tuple[str, Chan
     ]
 
 
-def note_told(
+def note_ended(
     connection: Connection, subscriber_id: str, channel: ChannelKind, now: datetime
-) -> bool:
-    """What waited for a disabled address is settled and operators are told.
-
-    False if another sweep was first, or the address was enabled meanwhile.
-    """
-    return bool(
-        connection.execute(
-            update(endpoints)
-            .where(
-                _is(subscriber_id, channel),
-                endpoints.c.disabled_at.is_not(None),
-                endpoints.c.told_at.is_(None),
-            )
-            .values(told_at=now)
-        ).rowcount
+) -> None:
+    """What waited for a disabled address is settled.  Not if it was enabled meanwhile."""
+    connection.execute(
+        update(endpoints)
+        .where(_is(subscriber_id, channel), endpoints.c.disabled_at.is_not(None))
+        .values(ended_at=now)
     )
 
 
-def count_disabled_since(connection: Connection, since: datetime) -> int:
-    """How many addresses were disabled from then on, and are disabled still."""
-    return connection.execute(
-        select(func.count()).select_from(endpoints).where(endpoints.c.disabled_at >= since)
-    ).scalar_one()
+def untold_endpoints(connection: Connection) -> list[tuple[str, ChannelKind]]:
+    """Disabled addresses that nothing waits for and operators have not been told of."""
+    rows = connection.execute(
+        select(endpoints.c.subscriber_id, endpoints.c.channel)
+        .where(_UNTOLD)
+        .order_by(endpoints.c.disabled_at, endpoints.c.subscriber_id, endpoints.c.channel)
+    )
+    return [(subscriber_id, ChannelKind(channel)) for subscriber_id, channel in rows]
+
+
+def note_told(
+    connection: Connection, told: Iterable[tuple[str, ChannelKind]], now: datetime
+) -> None:
+    """Operators are told of these addresses.  Not of one that was enabled meanwhile."""
+    values = [{"whose": name, "on": channel.value, "now": now} for name, channel in told]
+    if values:
+        connection.execute(_TOLD, values)
 
 
 def fail_waiting(
@@ -246,6 +254,22 @@ def fail_waiting(
 def _is(subscriber_id: str, channel: ChannelKind) -> ColumnElement[bool]:
     return and_(endpoints.c.subscriber_id == subscriber_id, endpoints.c.channel == channel.value)
 
+
+_UNTOLD = and_(
+    endpoints.c.disabled_at.is_not(None),
+    endpoints.c.ended_at.is_not(None),
+    endpoints.c.told_at.is_(None),
+)
+
+_TOLD = (
+    update(endpoints)
+    .where(
+        endpoints.c.subscriber_id == bindparam("whose"),
+        endpoints.c.channel == bindparam("on"),
+        _UNTOLD,
+    )
+    .values(told_at=bindparam("now"))
+)
 
 _GOOD = (
     update(endpoints)

@@ -239,7 +239,8 @@ endpoints = Table(
     Column("failures", Integer, nullable=False, server_default="0"),  # since failing_since
     Column("disabled_at", Utc),
     Column("reason", Text),
-    Column("told_at", Utc),  # operators know, and nothing waits for it any more
+    Column("ended_at", Utc),  # nothing waits for it any more
+    Column("told_at", Utc),  # operators know
 )
 
 pacing = Table(

@@ -19,8 +19,7 @@ from schemas.events import EventType
 from schemas.notifications import ChannelKind, Fact, Notification
 from schemas.reports import Severity
 from schemas.runs import DeadEntry
-from store.deliveries import DeliveryTicket
-from store.endpoints import count_disabled_since
+from store.deliveries import DeliveryTicket, is_known
 from store.events import count_dead_letters_since
 from store.runs import count_dead_since
 from store.subscribers import match_subscribers
@@ -88,25 +87,28 @@ def alert_dead_letters(
 
 def alert_disabled_endpoints(
     connection: Connection, parts: Wiring, disabled: Sequence[tuple[str, ChannelKind]]
-) -> list[DeliveryTicket]:
+) -> list[DeliveryTicket] | None:
     """Addresses of subscribers are not used any more, until somebody mends them.
 
-    An address is disabled once until it is enabled again, and is sent no alert: so
-    an alert's own address that fails brings one more alert, for others, and no third.
+    None where as many were told of in this hour already: then nobody is told of these,
+    and they are for a later alert.  An address is disabled once until it is enabled
+    again, and is sent no alert: so an alert's own address that fails brings one more
+    alert, for others, and no third.
     """
-    if not disabled:
-        return []
-    total = count_disabled_since(connection, _hour(parts.clock()))
+    total = len(disabled)
+    if is_known(connection, _event_key("endpoints_disabled", total, parts.clock())):
+        return None
     return _alert(
         connection,
         parts,
         kind="endpoints_disabled",
         concerned=[f"{subscriber_id} ({channel})" for subscriber_id, channel in disabled],
         total=total,
-        title=f"Addresses disabled: {total} in this hour",
+        title=f"Addresses disabled since the last alert: {total}",
         summary="Subscribers' addresses are gone, or have failed for days; nothing is sent there "
         "any more. `scanherald subscribers list` says why; after a fix, `scanherald deliveries "
         "enable`, then `scanherald deliveries retry --failed`.",
+        in_this_hour=False,
     )
 
 
@@ -119,6 +121,7 @@ def _alert(
     total: int,
     title: str,
     summary: str,
+    in_this_hour: bool = True,
 ) -> list[DeliveryTicket]:
     """Plan an alert beside the work that it tells of, which it must never undo.
 
@@ -131,7 +134,7 @@ def _alert(
     first = list(concerned[:NAMED])
     log.error("operator_alert", kind=kind, count=len(concerned), total=total, concerned=first)
     alert = Notification(
-        event_key=f"{EventType.OPERATOR_ALERT}:{kind}:{_hour(now):%Y-%m-%dT%H}:{len(str(total))}",
+        event_key=_event_key(kind, total, now),
         type=EventType.OPERATOR_ALERT,
         occurred_at=now,
         domain=None,
@@ -142,7 +145,7 @@ def _alert(
         variant=f"{EventType.OPERATOR_ALERT}.{kind}",
         values={"total": total},
         facts=(
-            Fact(label="in_this_hour", value=str(total)),
+            *([Fact(label="in_this_hour", value=str(total))] if in_this_hour else []),
             Fact(label="such_as", value=whole(", ".join(first), MAX_TEXT_BYTES)),
         ),
         data={"kind": kind, "total": total, "such_as": first},
@@ -156,6 +159,10 @@ def _alert(
     except PermanentError as error:
         log.error("operator_alert_untold", kind=kind, error=str(error))
         return []
+
+
+def _event_key(kind: str, total: int, now: datetime) -> str:
+    return f"{EventType.OPERATOR_ALERT}:{kind}:{_hour(now):%Y-%m-%dT%H}:{len(str(total))}"
 
 
 def _hour(moment: datetime) -> datetime:

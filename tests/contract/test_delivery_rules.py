@@ -386,13 +386,28 @@ def test_what_waits_for_a_disabled_address_ends_in_batches_with_its_digest_s_mem
 
 def test_operators_are_told_of_a_disabled_address_once(ledger: Ledger) -> None:
     reason = fail(ledger, NOW, gone=True)
-    assert write(ledger, endpoints.untold_endpoints, 9) == [("one", WEBHOOK, reason)]
-    assert write(ledger, endpoints.note_told, "one", WEBHOOK, NOW)
-    assert not write(ledger, endpoints.note_told, "one", WEBHOOK, NOW)
+    assert write(ledger, endpoints.untold_endpoints) == []
+    assert write(ledger, endpoints.unended_endpoints, 9) == [("one", WEBHOOK, reason)]
+    write(ledger, endpoints.note_ended, "one", WEBHOOK, NOW)
+    assert write(ledger, endpoints.unended_endpoints, 9) == []
+    assert write(ledger, endpoints.untold_endpoints) == [("one", WEBHOOK)]
+    write(ledger, endpoints.note_told, [("one", WEBHOOK)], NOW)
+    assert write(ledger, endpoints.untold_endpoints) == []
     fail(ledger, NOW + MINUTE, gone=True)  # a send that was under way
-    assert write(ledger, endpoints.untold_endpoints, 9) == []
-    assert write(ledger, endpoints.count_disabled_since, NOW) == 1
-    assert write(ledger, endpoints.count_disabled_since, NOW + SECOND) == 0
+    assert write(ledger, endpoints.unended_endpoints, 9) == []
+    assert write(ledger, endpoints.untold_endpoints) == []
+
+
+def test_an_address_that_is_enabled_and_disabled_again_is_told_of_again(ledger: Ledger) -> None:
+    for _ in range(2):
+        reason = fail(ledger, NOW, gone=True)
+        assert write(ledger, endpoints.unended_endpoints, 9) == [("one", WEBHOOK, reason)]
+        write(ledger, endpoints.note_ended, "one", WEBHOOK, NOW)
+        assert write(ledger, endpoints.untold_endpoints) == [("one", WEBHOOK)]
+        write(ledger, endpoints.note_told, [("one", WEBHOOK)], NOW)
+        write(ledger, endpoints.enable_endpoint, "one", WEBHOOK)
+        write(ledger, endpoints.note_ended, "one", WEBHOOK, NOW)  # by a sweep that came too late
+        assert write(ledger, endpoints.untold_endpoints) == []
 
 
 def test_a_due_delivery_knows_whether_its_address_is_disabled(ledger: Ledger) -> None:

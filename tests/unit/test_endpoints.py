@@ -16,6 +16,7 @@ from schemas.errors import ChannelUnavailable, DeliveryRejected
 from schemas.notifications import ChannelKind, Receipt
 from store.deliveries import DeliveryTicket
 from store.endpoints import disabled_endpoints, enable_endpoint
+from store.ledger import unpack
 from tasks.finish import settle
 from tasks.notifications import try_delivery
 from tasks.sweep import sweep_once
@@ -183,6 +184,47 @@ def test_operators_are_told_of_disabled_addresses_by_the_next_sweep_and_once(
     message = parts.channel(WEBHOOK).sent[-1].notification
     assert message.data["such_as"] == ["anna (webhook)"]
     assert "anna.example" not in str(message)
+
+
+def test_operators_are_told_of_every_disabled_address_by_an_alert_that_counts_it(
+    parts: Any, subscribe: Any, fail_scan: Any, rows: Any, clock: Any, published: list[Any]
+) -> None:
+    subscribe(parts, "operator", events=("operator.alert",))
+    for number in range(15):
+        subscribe(parts, f"s{number:02}", events=("scan.failed",))
+    parts.channel(WEBHOOK).script = [GONE] * 15
+    for ticket in fail_scan():
+        send(parts, ticket)
+        sweep_once(parts)
+        clock.forward(60)
+    clock.forward(3600)
+    for _ in range(3):
+        sweep_once(parts)
+    told = [
+        json.loads(unpack(row["content"]))
+        for row in rows(parts, "notifications")
+        if row["type"] == "operator.alert"
+    ]
+    counts = sorted(item["values"]["total"] for item in told)
+    assert counts == [1, 4, 10], "the first, then ten together, and the rest an hour later"
+    assert all(row["told_at"] for row in rows(parts, "endpoints"))
+    named = {name for item in told for name in item["data"]["such_as"]}
+    assert len(named) == 15
+
+
+def test_many_addresses_that_are_disabled_at_once_are_one_alert(
+    parts: Any, subscribe: Any, fail_scan: Any, rows: Any, published: list[Any]
+) -> None:
+    subscribe(parts, "operator", events=("operator.alert",))
+    for number in range(120):
+        subscribe(parts, f"s{number:03}", events=("scan.failed",))
+    parts.channel(WEBHOOK).script = [GONE] * 120
+    send(parts, *fail_scan())
+    for _ in range(3):
+        sweep_once(parts)
+    (alert,) = [row for row in rows(parts, "notifications") if row["type"] == "operator.alert"]
+    assert json.loads(unpack(alert["content"]))["values"]["total"] == 120
+    assert all(row["told_at"] for row in rows(parts, "endpoints"))
 
 
 def test_an_alert_whose_own_address_is_gone_brings_no_endless_alerts(

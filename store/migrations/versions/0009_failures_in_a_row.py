@@ -1,4 +1,4 @@
-"""Count an address's failures, and keep when the last one was."""
+"""Count an address's failures, and keep when the last one was and when its waiting ended."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def upgrade() -> None:
         "endpoints", sa.Column("last_failed_at", store.tables.Utc(timezone=True), nullable=True)
     )
     op.add_column(
+        "endpoints", sa.Column("ended_at", store.tables.Utc(timezone=True), nullable=True)
+    )
+    op.add_column(
         "endpoints", sa.Column("failures", sa.Integer(), nullable=False, server_default="0")
     )
 
@@ -26,4 +29,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Undo."""
     op.drop_column("endpoints", "failures")
+    op.drop_column("endpoints", "ended_at")
     op.drop_column("endpoints", "last_failed_at")
