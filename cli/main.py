@@ -19,6 +19,7 @@ from cli import (
     deadletters,
     deliveries,
     erase,
+    metrics,
     records,
     rejudge,
     render,
@@ -70,6 +71,7 @@ app.command("violations", epilog="Example: scanherald violations --open --domain
 app.command("why", epilog="Example: scanherald why anna 3176b0cd-199b-5ec6-b280-ec5c6e92338a")(
     why.why_command
 )
+app.command("metrics", epilog="Example: scanherald metrics --port 9808")(metrics.metrics_command)
 app.add_typer(rules.app, name="rules")
 app.add_typer(runs.app, name="runs")
 app.add_typer(deliveries.app, name="deliveries")

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ POOLS = ("prefork", "threads", "solo")
 def run_listener(settings: Settings) -> None:
     """Consume until SIGTERM or SIGINT; the batch in hand is finished and acknowledged."""
     from listener.consumer import Listener
+    from listener.meter import Meter
+    from listener.serving import served
     from listener.stream import EventStreams
     from tasks import wiring
     from tasks.app import publish_only
@@ -52,8 +55,14 @@ def run_listener(settings: Settings) -> None:
         settings.consumer_name or f"{socket.gethostname()}-{os.getpid()}",
         block_ms=settings.block_ms,
     )
-    Listener(streams, parts, dispatch, lambda: queue_depth("reports"), stop).run()
-    parts.close()
+    meter = Meter()
+    with ExitStack() as running:
+        running.callback(parts.close)
+        if settings.metrics_port:
+            running.enter_context(
+                served(meter.registry, settings.metrics_host, settings.metrics_port)
+            )
+        Listener(streams, parts, dispatch, lambda: queue_depth("reports"), stop, meter).run()
 
 
 @dataclass(frozen=True, slots=True)

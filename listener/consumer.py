@@ -28,6 +28,7 @@ from tenacity import (
 
 from listener.backpressure import Backpressure
 from listener.decode import decode_batch
+from listener.meter import Meter
 from listener.stream import EventStreams
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable, LedgerUnavailable, StreamUnavailable, TransientError
@@ -54,7 +55,7 @@ class Listener:
     """One consumer.
 
     ``dispatch`` publishes the chords of recorded runs, ``queue_depth`` tells how
-    many report tasks wait for a worker.
+    many report tasks wait for a worker.  ``meter`` counts what the loop does.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class Listener:
         dispatch: Callable[[Iterable[RunTicket]], None],
         queue_depth: Callable[[], int],
         stop: threading.Event,
+        meter: Meter | None = None,
     ) -> None:
         self._streams = streams
         self._parts = parts
         self._settings = parts.settings
         self._dispatch = dispatch
         self._stop = stop
+        self._meter = meter or Meter()
         self._to_ack: list[Entry] = []
         # One entry first, whatever it weighs: killed for memory by a batch of large ones, the
         # next start must not read the same batch.  The first batch's bytes tell how to go on.
@@ -122,7 +125,10 @@ class Listener:
             self._acknowledge()
 
     def _turn(self) -> None:
-        if self._backpressure.closed():
+        self._note_turn()
+        is_closed = self._backpressure.closed()
+        self._meter.backpressure.set(is_closed)
+        if is_closed:
             self._acknowledge()
             self._stop.wait(CLOSED_PAUSE_S)
             return
@@ -160,6 +166,8 @@ class Listener:
     def _take(self, entries: Sequence[Entry]) -> None:
         """Decode, RECORD, dispatch; then the entries may be acknowledged."""
         crash_here(CrashPoint.LISTENER_READ)
+        self._note_turn()
+        self._meter.read.inc(len(entries))
         size = sum(entry.weight for entry in entries)
         aimed = self._settings.batch_bytes * len(entries) // max(1, size)
         self._count = max(1, min(self._settings.batch_entries, aimed))
@@ -212,6 +220,7 @@ class Listener:
         look = self._patiently("ledger", lambda: self._bury(entry, reason))
         if look is None:
             return
+        self._meter.read.inc()
         log.warning("suspect_taken", stream=entry.stream, entry_id=entry.entry_id, look=look)
         if look > LOOKS:
             self._to_ack.append(entry)
@@ -237,6 +246,7 @@ class Listener:
 
     def _record(self, entries: Sequence[Entry], *, exhume: bool = False) -> events.BatchRecord:
         """The transaction that takes over the promise."""
+        began = self._parts.monotonic()
         decoded, dead = decode_batch(entries, max_bytes=self._settings.max_entry_bytes)
         now = self._parts.clock()
         alerts: list[DeliveryTicket] = []
@@ -262,6 +272,8 @@ class Listener:
             alerts = alert_dead_letters(connection, self._parts, dead)
             crash_here(CrashPoint.LISTENER_COMMITTING)
         crash_here(CrashPoint.LISTENER_RECORDED)
+        self._meter.batch_seconds.observe(self._parts.monotonic() - began)
+        self._meter.recorded(new=recorded.new, repeats=recorded.repeats, dead=recorded.dead)
         self._send(alerts)
         for letter in dead:
             log.warning(
@@ -279,6 +291,7 @@ class Listener:
     def _alert(self, letter: DeadEntry) -> None:
         with self._parts.ledger.write() as connection:
             alerts = alert_dead_letters(connection, self._parts, [letter])
+        self._meter.recorded(dead=1)
         self._send(alerts)
 
     def _start(self, tickets: Sequence[RunTicket]) -> None:
@@ -287,7 +300,9 @@ class Listener:
             return
         try:
             self._backpressure.published(sum(len(ticket.formats) for ticket in tickets))
+            began = self._parts.monotonic()
             self._dispatch(tickets)
+            self._meter.dispatch_seconds.observe(self._parts.monotonic() - began)
             crash_here(CrashPoint.LISTENER_DISPATCHED)
             deadline = self._parts.clock() + timedelta(seconds=self._settings.run_deadline_s)
             with self._parts.ledger.write() as connection:
@@ -303,6 +318,9 @@ class Listener:
             start_deliveries(alerts)
         except BrokerUnavailable as error:
             log.warning("alerts_left_to_sweep", error=str(error))
+
+    def _note_turn(self) -> None:
+        self._meter.last_turn.set(self._parts.clock().timestamp())
 
     def _acknowledge(self) -> None:
         self._streams.ack(self._to_ack)

@@ -408,6 +408,19 @@ class Settings(BaseSettings):
         "with the endpoint that checks it; see docs/notifications.md.",
     )
 
+    # Monitoring
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port on which a listener serves its metrics; 0: none."
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="Its address; 0.0.0.0 in a container of its own."
+    )
+    task_events: bool = Field(
+        False,
+        description="Workers and publishers send Celery's task events, which Flower shows; they "
+        "cost about a third of the publishing rate.",
+    )
+
     # Fault tests
     crash_dir: Path | None = Field(
         None,

@@ -111,8 +111,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         # Monitors see tasks when they ask for events (-E); nobody pays for it otherwise.
-        "worker_send_task_events": False,
-        "task_send_sent_event": False,
+        "worker_send_task_events": settings.task_events,
+        "task_send_sent_event": settings.task_events,
         "beat_schedule": beat_schedule(settings),
         # Two beats do no double work, and none forgets when it ticked last.
         "beat_scheduler": "tasks.ticks:LedgerScheduler",
