@@ -30,6 +30,7 @@ from listener.backpressure import Backpressure
 from listener.decode import decode_batch
 from listener.meter import Meter
 from listener.stream import EventStreams
+from listener.traced import begin_record
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable, LedgerUnavailable, StreamUnavailable, TransientError
 from schemas.runs import DeadEntry, Entry, RunTicket
@@ -249,6 +250,7 @@ class Listener:
         began = self._parts.monotonic()
         decoded, dead = decode_batch(entries, max_bytes=self._settings.max_entry_bytes)
         now = self._parts.clock()
+        decoded, spans = begin_record(self._parts.tracer, decoded, now)
         alerts: list[DeliveryTicket] = []
         with self._parts.ledger.write() as connection:
             if exhume:
@@ -274,6 +276,8 @@ class Listener:
         crash_here(CrashPoint.LISTENER_RECORDED)
         self._meter.batch_seconds.observe(self._parts.monotonic() - began)
         self._meter.recorded(new=recorded.new, repeats=recorded.repeats, dead=recorded.dead)
+        for span in spans:
+            span.end()
         self._send(alerts)
         for letter in dead:
             log.warning(

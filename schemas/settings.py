@@ -421,6 +421,24 @@ class Settings(BaseSettings):
         "cost about a third of the publishing rate.",
     )
 
+    otel_traces_exporter: str | None = Field(
+        None,
+        pattern="^(otlp|console|none)?$",
+        validation_alias=_url("OTEL_TRACES_EXPORTER"),
+        description="Tracing, with the extra `otel`: otlp (over HTTP), console or none. "
+        "OpenTelemetry's other variables (OTEL_EXPORTER_OTLP_*, OTEL_TRACES_SAMPLER, "
+        "OTEL_SERVICE_NAME, …) count as its SDK documents them; see docs/tracing.md.",
+    )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        validation_alias=_url("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        repr=False,  # it may hold a password
+        description="Where traces are sent; set, it turns tracing on.",
+    )
+    otel_sdk_disabled: bool = Field(
+        False, validation_alias=_url("OTEL_SDK_DISABLED"), description="Turns tracing off."
+    )
+
     # Fault tests
     crash_dir: Path | None = Field(
         None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
 from kombu import Queue
 
 from schemas.settings import Settings
@@ -154,3 +154,10 @@ def publish_only() -> None:
 @setup_logging.connect
 def _our_logs_only(**_: Any) -> None:
     configure_logs(wiring.settings())
+
+
+@worker_process_shutdown.connect
+@worker_shutdown.connect
+def _close_parts(**_: Any) -> None:
+    """A pool process ends without the interpreter's own farewell, which would send its spans."""
+    wiring.leave()

@@ -42,6 +42,7 @@ from tasks.app import FETCH_DATA, app
 from tasks.attempts import begin, forgive, give_up, put_off
 from tasks.chords import dispatch
 from tasks.retrying import retry_soon
+from tasks.tracing import SpanKind
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.fetch")
@@ -91,7 +92,11 @@ def redeem(parts: Wiring, run_id: str, attempt: int) -> RunTicket | None:
     if run.state in (RunState.DONE, RunState.DEAD):
         return None
     if not run.data:
-        _record(parts, run, fetch(run.dataref or "", parts.settings))
+        with parts.tracer.span(
+            "fetch", run.traceparent, SpanKind.CLIENT, run_id=run_id, attempt=attempt
+        ):
+            data = fetch(run.dataref or "", parts.settings)
+        _record(parts, run, data)
         with parts.ledger.read() as connection:
             run = runs.load_run(connection, run_id)
     return RunTicket(run.run_id, attempt, run.formats, needs_data=False)

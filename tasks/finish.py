@@ -7,11 +7,13 @@ rendered what this one found ready.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
+from sqlalchemy import RowMapping
 
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import (
@@ -23,7 +25,7 @@ from schemas.errors import (
 )
 from schemas.events import EventType
 from schemas.notifications import REASONS, ArtifactLink, Notification
-from schemas.reports import Report
+from schemas.reports import Format, Report
 from schemas.runs import Run, RunState
 from store import runs
 from store.deliveries import DeliveryTicket
@@ -102,6 +104,13 @@ def settle(parts: Wiring, run_id: str, attempt: int) -> list[DeliveryTicket]:
         rows = runs.reports_of_run(connection, run) if run.formats else {}
     if run.state in (RunState.DONE, RunState.DEAD):
         return []
+    with parts.tracer.span("finish", run.traceparent, run_id=run_id, attempt=attempt):
+        return _settle_loaded(parts, run, rows, attempt)
+
+
+def _settle_loaded(
+    parts: Wiring, run: Run, rows: Mapping[Format, RowMapping], attempt: int
+) -> list[DeliveryTicket]:
     if run.superseded:
         _settle_superseded(parts, run)
         return []

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
+import msgspec
 import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
@@ -53,6 +54,7 @@ from tasks.pace import Destination, ahead_s, destination_of, find_turn, note_out
 from tasks.publishing import broker_faults
 from tasks.retry import GiveUp, decide, last_number, longest_gap
 from tasks.retrying import retry_soon
+from tasks.tracing import SpanKind
 from tasks.wiring import Wiring
 
 log = structlog.get_logger("tasks.notifications")
@@ -246,14 +248,19 @@ def _refusal(parts: Wiring, delivery: DueDelivery) -> str | None:
 
 def _send(parts: Wiring, taken: _Taken) -> Receipt:
     delivery = taken.delivery
-    message = Message(
-        message_id=delivery.delivery_id,
-        notification=delivery.notification,
-        address=taken.address,
-        subscriber_id=delivery.subscriber_id,
-        language=delivery.locale or parts.settings.language,
-    )
-    return parts.channel(delivery.channel).send(attach(parts, message, delivery.attach))
+    news = delivery.notification
+    with parts.tracer.span(
+        f"deliver {delivery.channel}", news.traceparent, SpanKind.CLIENT, **_ids(delivery)
+    ) as span:
+        message = Message(
+            message_id=delivery.delivery_id,
+            # the receiver goes on from this try; no more than a header depends on it
+            notification=msgspec.structs.replace(news, traceparent=span.traceparent),
+            address=taken.address,
+            subscriber_id=delivery.subscriber_id,
+            language=delivery.locale or parts.settings.language,
+        )
+        return parts.channel(delivery.channel).send(attach(parts, message, delivery.attach))
 
 
 def _settle_patiently(parts: Wiring, taken: _Taken, attempt: Attempt) -> None:

@@ -157,7 +157,14 @@ def render_each(
         return [], dict.fromkeys(formats, str(error))
     for name in formats:
         try:
-            made.append(_render_one(parts, run, report, presentation, name))
+            with parts.tracer.span(
+                f"render {name}",
+                run.traceparent,
+                run_id=run.run_id,
+                attempt=run.attempt,
+                format=name.value,
+            ):
+                made.append(_render_one(parts, run, report, presentation, name))
         except RenderFailed as error:
             log.error("render_failed", run_id=run.run_id, format=name.value, error=str(error))
             failures[name] = str(error)

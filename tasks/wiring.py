@@ -28,6 +28,8 @@ from store.events import RunDefaults
 from store.ledger import Ledger
 from store.secrets import SecretBox, open_secret_box
 from tasks.branding import read_presentation
+from tasks.tracing import Tracer
+from tasks.tracing_setup import open_tracer
 
 if TYPE_CHECKING:
     from channels.registry import Channel
@@ -101,8 +103,15 @@ class Wiring:
                 self._channels[kind] = CHANNELS[kind](self.settings, self.clock)
             return self._channels[kind]
 
+    @cached_property
+    def tracer(self) -> Tracer:
+        """What follows events through this process."""
+        return open_tracer(self.settings)
+
     def close(self) -> None:
-        """Close connections."""
+        """Close connections, and hand over what was traced."""
+        if "tracer" in self.__dict__:
+            self.tracer.close()
         for channel in self._channels.values():
             channel.close()
         self._channels.clear()
@@ -145,6 +154,12 @@ def settings() -> Settings:
     if _settings is None:
         _settings = load_settings()
     return _settings
+
+
+def leave() -> None:
+    """Close this process's parts, if it has made any, because it ends."""
+    if _current is not None and _current[0] == os.getpid():
+        _current[1].close()
 
 
 def current() -> Wiring:

@@ -13,6 +13,7 @@ from schemas.errors import InvalidSettings
 from schemas.reports import DEFAULT_FORMATS, Format, Severity
 from schemas.settings import Settings, environment_name, load_settings
 
+OPENTELEMETRYS = {"OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SDK_DISABLED"}
 URLS = {"REDIS_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "DATABASE_URL", "ARTIFACTS_URL"}
 NAMES = {field: environment_name(field) for field in Settings.model_fields}
 
@@ -24,8 +25,9 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"SCANHERALD_{name}", raising=False)
 
 
-def test_the_five_urls_have_their_usual_names_and_the_rest_our_prefix() -> None:
-    assert {name for name in NAMES.values() if not name.startswith("SCANHERALD_")} == URLS
+def test_the_five_urls_and_tracing_have_their_usual_names_and_the_rest_our_prefix() -> None:
+    usual = {name for name in NAMES.values() if not name.startswith("SCANHERALD_")}
+    assert usual == URLS | OPENTELEMETRYS
     assert NAMES["batch_entries"] == "SCANHERALD_BATCH_ENTRIES"
 
 
