@@ -19,6 +19,7 @@ from cli import (
     deadletters,
     deliveries,
     erase,
+    flower,
     metrics,
     records,
     rejudge,
@@ -26,6 +27,7 @@ from cli import (
     rules,
     runs,
     subscribers,
+    top,
     violations,
     why,
 )
@@ -72,6 +74,10 @@ app.command("why", epilog="Example: scanherald why anna 3176b0cd-199b-5ec6-b280-
     why.why_command
 )
 app.command("metrics", epilog="Example: scanherald metrics --port 9808")(metrics.metrics_command)
+app.command("flower", epilog="Example: scanherald flower --port 5555 --read-only")(
+    flower.flower_command
+)
+app.command("top", epilog="Example: scanherald top --interval 5")(top.top_command)
 app.add_typer(rules.app, name="rules")
 app.add_typer(runs.app, name="runs")
 app.add_typer(deliveries.app, name="deliveries")

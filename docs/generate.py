@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 
 from compliance import rules
 from compliance.rules import RulePack
+from docs.metric_table import metrics_page
 from docs.rule_tables import rules_page
 from schemas import events, notifications, reports, scans
 from schemas.events import PUBLISHED, CloudEvent, EventData, EventType
@@ -67,6 +68,7 @@ def pages() -> dict[Path, str]:
         contract / "asyncapi.json": _json(asyncapi_document()),
         DOCS / "configuration.md": configuration_page(),
         DOCS / "rules.md": rules_page(DOCS / "rules.md"),
+        DOCS / "metrics.md": metrics_page(DOCS / "metrics.md"),
     }
 
 
