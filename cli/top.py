@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
 
     from listener.look import Look
+    from store.gauges import Totals
 
 LATELY = timedelta(minutes=5)
 ERRORS = 6
@@ -42,18 +42,18 @@ class Lately:
     """What the ledger says of the last minutes, as of the last look that it answered."""
 
     events: dict[str, int] = field(default_factory=dict)
-    renders: list[RowMapping] = field(default_factory=list)
-    attempts: list[RowMapping] = field(default_factory=list)
+    renders: list[Totals] = field(default_factory=list)
+    attempts: list[Totals] = field(default_factory=list)
     errors: list[RowMapping] = field(default_factory=list)
 
     def ask(self, connection: Connection, now: datetime) -> None:
         """Read it anew."""
-        from store.gauges import attempts_since, events_since, last_errors, renderings_since
+        from store.gauges import attempt_totals, events_since, last_errors, render_totals
 
         since = now - LATELY
         self.events = events_since(connection, since)
-        self.renders = renderings_since(connection, since)
-        self.attempts = attempts_since(connection, since)
+        self.renders = render_totals(connection, since)
+        self.attempts = attempt_totals(connection, since)
         self.errors = last_errors(connection, ERRORS)
 
 
@@ -215,39 +215,33 @@ def _deliveries(look: Look) -> Table:
 
 
 def _lately(look: Look, lately: Lately) -> Table:
-    table = _table("Last five minutes", "", "number", "p50", "p95", "failed")
+    table = _table("Last five minutes", "", "number", "mean", "longest", "failed")
     if look.ledger is None:
         table.add_row("?", *"????")
         return table
     table.add_row("events recorded", number(sum(lately.events.values())), "", "", "")
-    for kind, rows, good, took in (
-        ("rendered", _by(lately.renders, "format"), "ready", "render_ms"),
-        ("sent by", _by(lately.attempts, "channel"), "sent", "duration_ms"),
+    for what, totals, good in (
+        ("rendered", lately.renders, "ready"),
+        ("sent by", lately.attempts, "sent"),
     ):
-        for name in sorted(rows):
-            _row_of_timings(table, f"{kind} {name}", rows[name], good, took)
+        for name in sorted({total.name for total in totals}):
+            found = {total.outcome: total for total in totals if total.name == name}
+            well = found.get(good)
+            failed = sum(
+                total.count for total in found.values() if total.outcome in ("failed", "retry")
+            )
+            table.add_row(
+                f"{what} {name}",
+                number(well.count if well else 0),
+                _ms(well.mean_ms if well else None),
+                _ms(well.longest_ms if well else None),
+                Text(number(failed), "red" if failed else ""),
+            )
     return table
 
 
-def _by(rows: Iterable[RowMapping], column: str) -> dict[str, list[RowMapping]]:
-    found: dict[str, list[RowMapping]] = {}
-    for row in rows:
-        found.setdefault(row[column], []).append(row)
-    return found
-
-
-def _row_of_timings(table: Table, name: str, rows: list[RowMapping], good: str, took: str) -> None:
-    from store.figures import percentiles
-
-    outcomes = Counter(row.get("status") or row.get("outcome") for row in rows)
-    failed = len(rows) - outcomes[good]
-    times = percentiles([row[took] for row in rows if row[took] is not None])
-    table.add_row(
-        name,
-        number(outcomes[good]),
-        *(f"{times[key]:.0f} ms" if key in times else "-" for key in ("p50", "p95")),
-        Text(number(failed), "red" if failed else ""),
-    )
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f} ms"
 
 
 def _errors(look: Look, lately: Lately, limit: int) -> RenderableType:

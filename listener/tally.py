@@ -9,6 +9,7 @@ What sums of the rows there are would give is no counter: it falls with cleanup.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,13 +20,13 @@ from sqlalchemy import Connection, RowMapping
 from schemas.metrics import DELIVERY_SECONDS, RENDER_SECONDS
 from schemas.notifications import ChannelKind
 from schemas.reports import Format
-from store.gauges import EndedCounts, attempts_since, count_ended, renderings_since
+from store.gauges import EndedCounts, attempts_after, count_ended, newest_attempt, renderings_since
 
 WINDOW = timedelta(minutes=15)
-"""How far back a look reads: a row may be written so long after the time in it.
+"""A report is looked for so long after its rendering was first begun; later it is not counted."""
 
-A try is written when it ends, its lease (330 s) after its start at most; a report
-that needs longer from its first start to its end is not counted."""
+LATE = timedelta(seconds=60)
+"""A row may appear so long after the time, or the number, it was given before its commit."""
 
 ENDED_EVERY = timedelta(minutes=1)
 
@@ -85,15 +86,26 @@ class Tally:
         self._looked_at: datetime | None = None
         self._reports = _Seen()
         self._tries = _Seen()
+        self._newest: deque[tuple[datetime, int]] = deque()
+        """The newest try by the time of the look: the first one is the youngest that is too old
+        for another to appear before it."""
 
     def look(self, connection: Connection, now: datetime) -> None:
         """Count what is new since the last look."""
-        since = (self._looked_at or now) - WINDOW
+        before = self._looked_at or now
         self._looked_at = now
-        self._count_reports(renderings_since(connection, since))
-        self._count_tries(attempts_since(connection, since))
+        self._count_reports(renderings_since(connection, before - WINDOW, before - LATE))
+        self._count_tries(attempts_after(connection, self._surely_counted(connection, now)))
         if self._ended_at is None or now - self._ended_at >= ENDED_EVERY:
             self.ended, self._ended_at = count_ended(connection), now
+
+    def _surely_counted(self, connection: Connection, now: datetime) -> int:
+        """The key up to which every try was met by an earlier look."""
+        self._newest.append((now, newest_attempt(connection)))
+        while len(self._newest) > 1 and self._newest[1][0] <= now - LATE:
+            self._newest.popleft()
+        # the smallest: SQLite gives keys again whose rows were deleted from the end
+        return min(key for _, key in self._newest)
 
     def _count_reports(self, rows: Sequence[RowMapping]) -> None:
         settled: dict[Hashable, RowMapping] = {

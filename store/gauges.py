@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, desc, func, literal, null, select
+from sqlalchemy import Connection, RowMapping, and_, desc, func, literal, null, or_, select
 
 from schemas.runs import DeliveryState, RunState
 from store.events import DEAD_SOURCE
@@ -106,8 +106,10 @@ def _count(connection: Connection, states: list[str]) -> dict[str, int]:
     return {state: found.get(state, 0) for state in states}
 
 
-def renderings_since(connection: Connection, since: datetime) -> list[RowMapping]:
-    """Reports first asked for since then that are ready or failed, with their time in ms.
+def renderings_since(
+    connection: Connection, since: datetime, ready_since: datetime
+) -> list[RowMapping]:
+    """Reports first asked for since then: those ready since ``ready_since``, and all failed ones.
 
     One that is rendered again keeps the time it was first asked for.
     """
@@ -119,14 +121,24 @@ def renderings_since(connection: Connection, since: datetime) -> list[RowMapping
                 reports.c.format,
                 reports.c.status,
                 reports.c.render_ms,
-                reports.c.created_at,
-            ).where(reports.c.created_at >= since, reports.c.status.in_(("ready", "failed")))
+            ).where(
+                reports.c.created_at >= since,
+                or_(
+                    and_(reports.c.status == "ready", reports.c.ready_at >= ready_since),
+                    reports.c.status == "failed",
+                ),
+            )
         ).mappings()
     )
 
 
-def attempts_since(connection: Connection, since: datetime) -> list[RowMapping]:
-    """Tries of deliveries that began since then, with channel, outcome and time in ms."""
+def newest_attempt(connection: Connection) -> int:
+    """The key of the try that was written last; 0 while there is none."""
+    return connection.execute(select(func.max(attempts.c.attempt_pk))).scalar_one() or 0
+
+
+def attempts_after(connection: Connection, attempt_pk: int) -> list[RowMapping]:
+    """Tries of deliveries that were written after this one, with channel and time in ms."""
     return list(
         connection.execute(
             select(
@@ -137,9 +149,53 @@ def attempts_since(connection: Connection, since: datetime) -> list[RowMapping]:
                 deliveries.c.channel,
             )
             .join(deliveries, deliveries.c.delivery_id == attempts.c.delivery_id)
-            .where(attempts.c.started_at >= since)
+            .where(attempts.c.attempt_pk > attempt_pk)
         ).mappings()
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many of one kind ended so, and how long they took, in ms."""
+
+    name: str
+    outcome: str
+    count: int
+    mean_ms: float | None
+    longest_ms: float | None
+
+
+def render_totals(connection: Connection, since: datetime) -> list[Totals]:
+    """Reports first asked for since then, by format and status."""
+    rows = connection.execute(
+        select(
+            reports.c.format,
+            reports.c.status,
+            func.count(),
+            func.avg(reports.c.render_ms),
+            func.max(reports.c.render_ms),
+        )
+        .where(reports.c.created_at >= since)
+        .group_by(reports.c.format, reports.c.status)
+    )
+    return [Totals(*row) for row in rows]
+
+
+def attempt_totals(connection: Connection, since: datetime) -> list[Totals]:
+    """Tries of deliveries that began since then, by channel and outcome."""
+    rows = connection.execute(
+        select(
+            deliveries.c.channel,
+            attempts.c.outcome,
+            func.count(),
+            func.avg(attempts.c.duration_ms),
+            func.max(attempts.c.duration_ms),
+        )
+        .join(deliveries, deliveries.c.delivery_id == attempts.c.delivery_id)
+        .where(attempts.c.started_at >= since)
+        .group_by(deliveries.c.channel, attempts.c.outcome)
+    )
+    return [Totals(*row) for row in rows]
 
 
 def events_since(connection: Connection, since: datetime) -> dict[str, int]:

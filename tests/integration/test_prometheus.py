@@ -142,7 +142,7 @@ def test_prometheus_itself_reads_the_exporter_and_evaluates_our_rules(
     service.start("nothing but the server")
     port, own = free_port(), free_port()
     config = (DEPLOY / "prometheus" / "prometheus.yml").read_text("utf-8")
-    config = config.replace("9808", str(port)).replace("15s", "3s").replace("10s", "3s")
+    config = config.replace("9808", str(port)).replace("15s", "5s").replace("10s", "5s")
     shutil.copy(DEPLOY / "prometheus" / "alerts.yml", tmp_path)
     (tmp_path / "prometheus.yml").write_text(config)
     exporter = [sys.executable, "-m", "cli.main", "metrics", "--port", str(port)]
