@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     from store.gauges import Totals
 
 LATELY = timedelta(minutes=5)
+ERRORS_READ = 50
 ERRORS = 6
+"""Shown; those that say the same of the same count as one."""
 FEW_ERRORS = 3
 WIDE = 78
 """Columns from which on two tables stand side by side."""
+WIDEST, ALIGNED = 100, 52
+"""Columns from which on the tables on the right stand below each other, and where."""
 TALL = 34
 """Lines from which on all errors are shown."""
 
@@ -54,7 +58,7 @@ class Lately:
         self.events = events_since(connection, since)
         self.renders = render_totals(connection, since)
         self.attempts = attempt_totals(connection, since)
-        self.errors = last_errors(connection, ERRORS)
+        self.errors = last_errors(connection, ERRORS_READ)
 
 
 def top_command(
@@ -95,13 +99,14 @@ def frame(look: Look, lately: Lately, width: int, height: int | None = None) -> 
     """
     pairs = (_streams(look), _runs(look)), (_queues(look), _deliveries(look))
     pieces: list[RenderableType] = [_head(look), _parts(look), *_down(look)]
-    for pair in pairs:
+    for left, right in pairs:
         if width >= WIDE:
             grid = Table.grid(padding=(0, 3))
-            grid.add_row(*pair)
+            grid.add_column(min_width=ALIGNED if width >= WIDEST else None)
+            grid.add_row(left, right)
             pieces += [Text(), grid]
         else:
-            pieces += [Text(), pair[0], Text(), pair[1]]
+            pieces += [Text(), left, Text(), right]
     errors = ERRORS if height is None or height >= TALL else FEW_ERRORS
     pieces += [Text(), _errors(look, lately, errors), Text(), _lately(look, lately)]
     return Group(*pieces)
@@ -109,7 +114,7 @@ def frame(look: Look, lately: Lately, width: int, height: int | None = None) -> 
 
 def _head(look: Look) -> Text:
     beat = look.ledger.beat_ticked if look.ledger else None
-    ticked = "-" if beat is None else f"{span((look.at - beat).total_seconds())} ago"
+    ticked = "none yet" if beat is None else f"{span((look.at - beat).total_seconds())} ago"
     return Text.assemble(
         ("scanherald", "bold"),
         f"  {look.at:%Y-%m-%d %H:%M:%S} UTC",
@@ -251,11 +256,15 @@ def _errors(look: Look, lately: Lately, limit: int) -> RenderableType:
         return Group(title, Text("?"))
     if not lately.errors:
         return Group(title, Text("none"))
+    alike: dict[tuple[str, str], list[RowMapping]] = {}
+    for row in lately.errors:
+        alike.setdefault((row["what"], row["error"]), []).append(row)
     lines = []
-    for row in lately.errors[:limit]:
+    for row, *others in list(alike.values())[:limit]:
         ago = f"{span((look.at - row['at']).total_seconds())} ago"
+        more = f", and {len(others)} like it" if others else ""
         lines += [
-            f"{cell(row['what'])} {cell(row['identity'])}  [dim]{ago}[/dim]",
+            f"{cell(row['what'])} {cell(row['identity'])}  [dim]{ago}{more}[/dim]",
             f"  {cell(_one_line(row['error']))}",
         ]
     return Group(

@@ -77,7 +77,7 @@ def drawn(look: Look, lately: Lately, width: int = 100, height: int | None = Non
 def test_a_frame_shows_what_was_found(busy: Any) -> None:
     said = drawn(*look_at(busy))
     lines = [" ".join(line.split()) for line in said.splitlines()]
-    assert lines[0] == "scanherald 2026-03-04 12:00:20 UTC beat -"
+    assert lines[0] == "scanherald 2026-03-04 12:00:20 UTC beat none yet"
     assert lines[1] == "redis 2 ms broker 2 ms ledger 2 ms artifacts 2 ms"
     assert "scans:events 2 3 1 min 30 s 1 unfinished 1 20 s" in lines
     assert any(line.startswith("reports 1,234 2 webhook 1 0 0") for line in lines)
@@ -105,6 +105,16 @@ def test_a_part_that_is_down_is_a_line_and_the_rest_is_there(down: str, busy: An
     assert ("reports" in said) is (down != "broker")
     assert ("scans:events  " in said) is (down != "redis")
     assert ("dead letters" in said) is (down != "ledger")
+
+
+def test_errors_that_say_the_same_are_shown_once(busy: Any) -> None:
+    for number in range(3):
+        letter = DeadEntry(Entry("scans:events", f"7-{number}", {b"data": b"{"}), "again")
+        with busy.ledger.write() as connection:
+            record_dead(connection, letter, busy.clock())
+    said = drawn(*look_at(busy))
+    assert said.count("  again\n") == 1
+    assert "20 s ago, and 2 like it" in said
 
 
 @pytest.mark.parametrize("width", [30, 60, 78, 200])
