@@ -92,6 +92,7 @@ class Listener:
 
         A ledger or a Redis that is away is waited for, with jitter, and reported once.
         """
+        self._note_turn()
         self._patiently("ledger", self._parts.ledger.migrate)
         log.info(
             "listener_started", streams=list(self._streams.streams), consumer=self._streams.consumer

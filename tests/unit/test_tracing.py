@@ -142,7 +142,13 @@ def test_a_scanner_that_does_not_sample_is_followed_without_a_span(
 
 
 def test_spans_hold_ids_and_nothing_of_the_scan_or_of_whom_it_is_told(
-    traced: Any, spans: Spans, listen: Any, subscribe: Any, make_scan: Any, rows: Any
+    traced: Any,
+    spans: Spans,
+    listen: Any,
+    subscribe: Any,
+    make_scan: Any,
+    rows: Any,
+    published: Any,
 ) -> None:
     subscribe(traced, events=("scan.completed",))
     traced.channel(ChannelKind.WEBHOOK).script = [
