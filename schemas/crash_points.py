@@ -63,6 +63,12 @@ class CrashPoint(StrEnum):
     """Some of what waited for a disabled address is ended; no alert about it is published."""
     SWEEP_CLAIMED = "sweep.claimed"
     """Overdue work is claimed; nothing of it is published."""
+    REPLAY_COMMITTING = "replay.committing"
+    """A step of a replay is written with its runs, not committed."""
+    REPLAY_RECORDED = "replay.recorded"
+    """A step of a replay is committed; none of its runs is dispatched."""
+    REPLAY_DISPATCHED = "replay.dispatched"
+    """A step's runs are published; the ledger does not say so."""
 
 
 _folder: Path | None = None

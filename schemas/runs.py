@@ -110,6 +110,8 @@ class RunTicket:
     attempt: int
     formats: tuple[Format, ...]
     needs_data: bool
+    is_replay: bool = False
+    """Its messages wait behind those of live scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +139,7 @@ class Run:
     """The same scan id came again in a later event: that one's run makes the reports."""
     data_deleted: bool = False
     """The event had bytes, and cleanup deleted them."""
+    replay_id: str | None = None
+    """Whose run it is; None for a live one."""
+    tells: bool = True
+    """Whether it tells anybody.  A replay does when it is asked to."""

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     case,
     exists,
+    false,
     func,
     select,
     true,
@@ -31,7 +32,16 @@ from schemas.runs import DeliveryState, RunState
 from store.artifacts import ArtifactStore
 from store.events import DEAD_SOURCE
 from store.ledger import Ledger
-from store.tables import attempts, deliveries, events, notifications, reports, runs, scans
+from store.tables import (
+    attempts,
+    deliveries,
+    events,
+    notifications,
+    replays,
+    reports,
+    runs,
+    scans,
+)
 
 PAGE = 500
 """Rows of one look."""
@@ -66,14 +76,15 @@ class LedgerAudit:
         self._progress = progress
 
     def events(self) -> None:
-        """``events = done + dead + expired + erased + in_flight + unaccounted``.
+        """``events = done + dead + discarded + expired + erased + in_flight + unaccounted``.
 
-        ``repeats`` came again.  Of ``expired`` and ``erased`` ones the bare identity is left.
+        ``repeats`` came again.  A dead letter that an operator discarded keeps its row,
+        which says why.  Of ``expired`` and ``erased`` ones the bare identity is left.
         """
         sums = self._audit.begin(
             "events",
-            *("events", "done", "dead", "expired", "erased", "in_flight", "unaccounted"),
-            "repeats",
+            *("events", "done", "dead", "discarded", "expired", "erased"),
+            *("in_flight", "unaccounted", "repeats"),
         )
         query = (
             select(
@@ -119,7 +130,10 @@ class LedgerAudit:
                 scans.c.event_pk.label("scan_event_pk"),
                 events.c.reason.contains("told before").label("told_before"),
                 exists().where(notifications.c.run_id == runs.c.run_id).label("told"),
+                runs.c.replay_id,
+                func.coalesce(replays.c.tells, false()).label("replay_tells"),
             )
+            .outerjoin(replays, replays.c.replay_id == runs.c.replay_id)
             .join(events, events.c.event_pk == runs.c.event_pk)
             .outerjoin(scans, scans.c.scan_id == runs.c.scan_id)
             .where(self._recent(events.c.recorded_at))
@@ -238,6 +252,8 @@ class LedgerAudit:
                 )
 
     def _judge_news(self, row: RowMapping) -> None:
+        if row["replay_id"] is not None and not row["replay_tells"]:
+            return  # it was asked to make reports and to wake nobody
         if not row["told"] and not row["told_before"]:
             self._gap(
                 "untold run",
@@ -413,19 +429,20 @@ def _judge_event(row: RowMapping) -> Gap | None:
     outcome = row["outcome"]
     if outcome in ("expired", "erased") and not row["runs"] and row["given"]:
         return None
-    if outcome != "dead" and not row["runs"]:
+    if outcome not in ("dead", "discarded") and not row["runs"]:
         return Gap(
             "event without a run",
             what,
             f"It is {outcome}, and no run ever worked on it.",
             f"{DEFECT}; publish the event again under another id.",
         )
-    if outcome == "dead" and not row["given"]:
-        return Gap("no reason", what, "It is dead and nothing says why.", f"{DEFECT}.")
+    if outcome in ("dead", "discarded") and not row["given"]:
+        return Gap("no reason", what, f"It is {outcome} and nothing says why.", f"{DEFECT}.")
     agrees = {
         "pending": row["in_flight"],
         "done": row["done"],
         "dead": row["dead"] or not row["runs"],
+        "discarded": row["is_dead_letter"] and not row["runs"],
     }
     if agrees.get(outcome):
         return None

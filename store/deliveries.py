@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, desc, func, or_, select, update
 
+from schemas.events import EventType
 from schemas.notifications import ChannelAddress, Hold, Notification
 from schemas.runs import DeliveryState
-from store.ledger import insert, pack, plain
+from store.ledger import insert, pack, plain, unpack
 from store.secrets import SecretBox
 from store.subscribers import seal_addresses
-from store.tables import deliveries, notifications
+from store.tables import deliveries, notifications, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class DeliveryTicket:
     number: int
     delay_s: float = 0.0
     """How long its turn is away."""
+    is_replay: bool = False
+    """Its message waits behind those of live scans."""
 
 
 LOOKED_AT = 20_000
@@ -74,6 +77,21 @@ def is_known(connection: Connection, event_key: str) -> bool:
     return connection.execute(query).first() is not None
 
 
+def news_of_event(connection: Connection, event_pk: int, kind: EventType) -> list[Notification]:
+    """What the runs of an event told, of one type, in the order of telling."""
+    found = connection.execute(
+        select(notifications.c.content)
+        .join(runs, runs.c.run_id == notifications.c.run_id)
+        .where(runs.c.event_pk == event_pk, notifications.c.type == kind.value)
+        .order_by(notifications.c.created_at, notifications.c.event_key)
+    ).scalars()
+    return [
+        msgspec.json.decode(unpack(content), type=Notification)
+        for content in found
+        if content  # else it was erased
+    ]
+
+
 def plan_deliveries(
     connection: Connection,
     event_key: str,
@@ -83,11 +101,12 @@ def plan_deliveries(
     started_by: datetime,
     new_id: Callable[[], str],
     box: SecretBox,
+    replay_id: str | None = None,
 ) -> list[DeliveryTicket]:
     """Write the deliveries of one notification and return those to start now.
 
     A delivery that exists already is left as it is.  The sweep starts what
-    nobody has started by ``started_by``.
+    nobody has started by ``started_by``.  ``replay_id`` is the replay that tells.
     """
     planned = [
         {
@@ -99,6 +118,7 @@ def plan_deliveries(
             if recipient.keep_address
             else None,
             "preferences": recipient.preferences,
+            "replay_id": replay_id,
             "tries": 0,
             "created_at": now,
             **_first_state(recipient, now, started_by),
@@ -116,7 +136,7 @@ def plan_deliveries(
         ).scalars()
     )
     return [
-        DeliveryTicket(row["delivery_id"], 1)
+        DeliveryTicket(row["delivery_id"], 1, is_replay=replay_id is not None)
         for row in planned
         if row["delivery_id"] in written and row["state"] == DeliveryState.PENDING.value
     ]
@@ -186,11 +206,21 @@ def claim_due(
         update(deliveries)
         .where(deliveries.c.delivery_id.in_(list(chosen)), *free)
         .values(lease_until=started_by + ahead)
-        .returning(deliveries.c.delivery_id, deliveries.c.tries, deliveries.c.due_at)
+        .returning(
+            deliveries.c.delivery_id,
+            deliveries.c.tries,
+            deliveries.c.due_at,
+            deliveries.c.replay_id,
+        )
     ).all()
     return [
-        DeliveryTicket(delivery_id, tries + 1, delay_s=max(0.0, (due_at - now).total_seconds()))
-        for delivery_id, tries, due_at in sorted(claimed, key=lambda row: (row[2], row[0]))
+        DeliveryTicket(
+            row.delivery_id,
+            row.tries + 1,
+            delay_s=max(0.0, (row.due_at - now).total_seconds()),
+            is_replay=row.replay_id is not None,
+        )
+        for row in sorted(claimed, key=lambda row: (row.due_at, row.delivery_id))
     ]
 
 
@@ -230,6 +260,7 @@ _LISTED = select(
     deliveries.c.due_at,
     deliveries.c.reason,
     deliveries.c.merged_into,
+    deliveries.c.replay_id,
     deliveries.c.created_at,
     deliveries.c.settled_at,
     notifications.c.type,

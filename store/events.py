@@ -107,14 +107,57 @@ def record_batch(
             repeats += 1
             tickets += _recorded_but_never_dispatched(connection, item)
             continue
+        wants_reports = item.event.type is EventType.SCAN_COMPLETED
         tickets.append(
             _insert_run(
-                connection, event_pk, item.event, defaults, presentation, now, dispatch_by, new_id
+                connection,
+                event_pk,
+                item.event,
+                defaults,
+                presentation,
+                formats=defaults.formats if wants_reports else (),
+                replay_id=None,
+                now=now,
+                dispatch_by=dispatch_by,
+                new_id=new_id,
             )
         )
     for letter in dead:
         buried += record_dead(connection, letter, now)
     return BatchRecord(tuple(tickets), len(decoded) - repeats, repeats, buried)
+
+
+def record_for_replay(
+    connection: Connection,
+    item: DecodedEntry,
+    *,
+    formats: tuple[Format, ...],
+    replay_id: str,
+    defaults: RunDefaults,
+    now: datetime,
+    dispatch_by: datetime,
+    new_id: Callable[[], str],
+) -> RunTicket | None:
+    """RECORD one event that a replay brings, with a run of that replay.
+
+    None if the ledger has got to know it meanwhile: then it is a repeat, and counted.
+    """
+    presentation = ensure_presentation(connection, defaults.presentation, now)
+    event_pk = _insert_event(connection, item, now)
+    if event_pk is None:
+        return None
+    return _insert_run(
+        connection,
+        event_pk,
+        item.event,
+        defaults,
+        presentation,
+        formats=formats,
+        replay_id=replay_id,
+        now=now,
+        dispatch_by=dispatch_by,
+        new_id=new_id,
+    )
 
 
 def record_dead(connection: Connection, letter: DeadEntry, now: datetime) -> bool:
@@ -128,7 +171,7 @@ def record_dead(connection: Connection, letter: DeadEntry, now: datetime) -> boo
             for key, value in list(letter.entry.fields.items())[:64]
         }
     )
-    size, digest = _raw_size_and_digest(letter.entry.fields)
+    size, digest = raw_size_and_digest(letter.entry.fields)
     statement = insert(connection, events).values(
         source=f"{DEAD_SOURCE}{letter.entry.stream}",
         event_id=letter.entry.entry_id,
@@ -194,6 +237,7 @@ def store_fetched_scan(
     *,
     defaults: RunDefaults,
     now: datetime,
+    is_replay: bool = False,
 ) -> None:
     """Give an event the data its dataref pointed to, and its run what follows from it."""
     connection.execute(
@@ -224,7 +268,8 @@ def store_fetched_scan(
         .values(
             scan_id=str(scan.scan_id),
             inputs=msgspec.to_builtins(inputs),
-            formats=list(defaults.formats),
+            # a replay's run keeps those that it was asked for
+            **({} if is_replay else {"formats": list(defaults.formats)}),
         )
     )
 
@@ -334,6 +379,9 @@ def _insert_run(
     event: Event,
     defaults: RunDefaults,
     presentation: str | None,
+    *,
+    formats: tuple[Format, ...],
+    replay_id: str | None,
     now: datetime,
     dispatch_by: datetime,
     new_id: Callable[[], str],
@@ -343,19 +391,20 @@ def _insert_run(
     if event.scan is not None:
         scan_id = str(event.scan.scan_id)
         inputs = _insert_scan(connection, event_pk, event.scan, event.time, inputs, now)
-    wants_reports = event.type is EventType.SCAN_COMPLETED
     ticket = RunTicket(
         run_id=new_id(),
         attempt=1,
-        formats=defaults.formats if wants_reports else (),
+        formats=formats,
         needs_data=event.dataref is not None,
+        is_replay=replay_id is not None,
     )
     connection.execute(
         runs.insert().values(
             run_id=ticket.run_id,
             event_pk=event_pk,
             scan_id=scan_id,
-            kind="live",
+            kind="live" if replay_id is None else "replay",
+            replay_id=replay_id,
             state=RunState.RECORDED.value,
             attempt=ticket.attempt,
             deadline=dispatch_by,
@@ -404,6 +453,23 @@ def _insert_scan(
         .values(scan_id=scan_id, **values)
         .on_conflict_do_update(index_elements=[scans.c.scan_id], set_=values)
     )
+    return _compared_with_earlier(connection, scan, finished_at, inputs)
+
+
+def foresee_inputs(
+    connection: Connection, event: Event, defaults: RunDefaults, now: datetime
+) -> FrozenInputs:
+    """What a run of this event would be frozen with, were it recorded now.  Writes nothing."""
+    inputs = _freeze(defaults, event.domain, None)
+    if event.scan is None:
+        return inputs
+    finished_at = event.scan.finished_at or event.time or now
+    return _compared_with_earlier(connection, event.scan, finished_at, inputs)
+
+
+def _compared_with_earlier(
+    connection: Connection, scan: Scan, finished_at: datetime, inputs: FrozenInputs
+) -> FrozenInputs:
     earlier = (
         select(
             scans.c.scan_id,
@@ -416,7 +482,7 @@ def _insert_scan(
         .where(
             scans.c.domain == scan.domain,
             scans.c.finished_at < finished_at,
-            scans.c.scan_id != scan_id,
+            scans.c.scan_id != str(scan.scan_id),
         )
         .order_by(desc(scans.c.finished_at), scans.c.scan_id)
     )
@@ -462,6 +528,7 @@ def _recorded_but_never_dispatched(connection: Connection, item: DecodedEntry) -
         update(runs)
         .where(
             runs.c.state == RunState.RECORDED.value,
+            runs.c.replay_id.is_(None),
             runs.c.event_pk.in_(
                 select(events.c.event_pk).where(
                     *_same_identity(item.event),
@@ -486,6 +553,7 @@ def ticket(row: RowMapping | Mapping[str, Any], *, needs_data: bool) -> RunTicke
         attempt=row["attempt"],
         formats=tuple(Format(name) for name in row["formats"]),
         needs_data=needs_data,
+        is_replay=row.get("replay_id") is not None,
     )
 
 
@@ -493,7 +561,8 @@ def _same_identity(event: Event) -> tuple[Any, Any]:
     return events.c.source == event.source, events.c.event_id == event.event_id
 
 
-def _raw_size_and_digest(fields: Mapping[bytes, bytes]) -> tuple[int, str]:
+def raw_size_and_digest(fields: Mapping[bytes, bytes]) -> tuple[int, str]:
+    """Bytes and SHA-256 of an entry's fields, in their order."""
     digest = hashlib.sha256()
     size = 0
     for key, value in fields.items():

@@ -13,7 +13,17 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, and_, case, desc, func, select, update
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    and_,
+    case,
+    desc,
+    exists,
+    func,
+    select,
+    update,
+)
 
 from schemas.errors import NotFound
 from schemas.events import EventType
@@ -21,7 +31,7 @@ from schemas.reports import Format
 from schemas.runs import FrozenInputs, Run, RunState, RunTicket
 from store.events import ticket
 from store.ledger import insert, plain, unpack
-from store.tables import events, reports, runs, scans
+from store.tables import events, replays, reports, runs, scans
 
 _UNSETTLED = (RunState.RECORDED.value, RunState.DISPATCHED.value)
 
@@ -64,9 +74,11 @@ def load_run(connection: Connection, run_id: str) -> Run:
                 events.c.payload_size,
                 events.c.payload_sha256,
                 scans.c.event_pk.label("scan_event_pk"),
+                replays.c.tells,
             )
             .join(events, events.c.event_pk == runs.c.event_pk)
             .outerjoin(scans, scans.c.scan_id == runs.c.scan_id)
+            .outerjoin(replays, replays.c.replay_id == runs.c.replay_id)
             .where(runs.c.run_id == run_id)
         )
         .mappings()
@@ -94,7 +106,19 @@ def load_run(connection: Connection, run_id: str) -> Run:
         data_sha256=row["payload_sha256"],
         superseded=row["scan_event_pk"] not in (None, row["event_pk"]),
         data_deleted=row["payload"] is None and row["payload_size"] > 0,
+        replay_id=row["replay_id"],
+        tells=row["replay_id"] is None or bool(row["tells"]),
     )
+
+
+def formats_of_event(connection: Connection, event_pk: int) -> tuple[Format, ...]:
+    """All formats that any run of an event was to make, as they were first asked for."""
+    rows = connection.execute(
+        select(runs.c.formats)
+        .where(runs.c.event_pk == event_pk)
+        .order_by(runs.c.created_at, runs.c.run_id)
+    ).scalars()
+    return tuple(dict.fromkeys(Format(name) for names in rows for name in names))
 
 
 def latest_run_of_scan(connection: Connection, scan_id: str) -> str:
@@ -221,7 +245,7 @@ def save_rendered(
         connection.execute(
             update(reports)
             .where(*_report_identity(run, report.format))
-            .values(**_ready(report, now))
+            .values(**_ready(report, now), replay_id=run.replay_id)
         )
 
 
@@ -266,7 +290,7 @@ def save_on_demand(
 ) -> None:
     """Note artifacts made outside a run's attempts, whatever was there before."""
     for report in rendered:
-        values = {**_ready(report, now), "run_id": run.run_id}
+        values = {**_ready(report, now), "run_id": run.run_id, "replay_id": None}
         connection.execute(
             insert(connection, reports)
             .values(
@@ -311,8 +335,11 @@ def settle_done(
     ).rowcount
     if not settled:
         return False
-    _settle_event(connection, run.event_pk, "done", summary)
-    if run.scan_id is not None:
+    if run.replay_id is None:
+        _settle_event(connection, run.event_pk, "done", summary)
+    else:
+        _settle_event_by_replay(connection, run, summary)
+    if run.scan_id is not None and (score is not None or run.replay_id is None):
         connection.execute(
             update(scans)
             .where(scans.c.scan_id == run.scan_id, scans.c.event_pk == run.event_pk)
@@ -322,12 +349,16 @@ def settle_done(
 
 
 def note_outcome(connection: Connection, run: Run, summary: str) -> None:
-    """Say in the ledger what became of a settled run's event."""
+    """Say in the ledger what became of a live run's event, which is settled."""
     _settle_event(connection, run.event_pk, "done", summary)
 
 
 def settle_dead(connection: Connection, run_id: str, reason: str, now: datetime) -> bool:
-    """Give a run up, with a reason.  False if it was settled already."""
+    """Give a run up, with a reason.  False if it was settled already.
+
+    Its event is dead with it, unless another run of the event has made what
+    there was to make, or still may: a replay's end undoes nothing.
+    """
     event_pk = connection.execute(
         update(runs)
         .where(runs.c.run_id == run_id, runs.c.state.in_(_UNSETTLED))
@@ -336,7 +367,14 @@ def settle_dead(connection: Connection, run_id: str, reason: str, now: datetime)
     ).scalar_one_or_none()
     if event_pk is None:
         return False
-    _settle_event(connection, event_pk, "dead", reason)
+    alive = exists().where(
+        runs.c.event_pk == event_pk, runs.c.state.in_((*_UNSETTLED, RunState.DONE.value))
+    )
+    connection.execute(
+        update(events)
+        .where(events.c.event_pk == event_pk, ~alive)
+        .values(outcome="dead", reason=plain(reason))
+    )
     return True
 
 
@@ -412,6 +450,7 @@ def claim_unfinished(
             runs.c.started_attempt,
             runs.c.starts,
             runs.c.formats,
+            runs.c.replay_id,
             runs.c.last_error,
             events.c.dataref,
             events.c.payload_size,
@@ -480,8 +519,10 @@ def revive(connection: Connection, run_ids: Sequence[str], now: datetime) -> lis
             .where(reports.c.run_id == run_id, reports.c.status.in_(("failed", "pending")))
             .values(status="pending", tries=0, error=None)
         )
-        _settle_event(
-            connection, event_pk, "pending", f"taken up again on {now:%Y-%m-%d %H:%M} UTC"
+        connection.execute(
+            update(events)
+            .where(events.c.event_pk == event_pk, events.c.outcome == "dead")
+            .values(outcome="pending", reason=f"taken up again on {now:%Y-%m-%d %H:%M} UTC")
         )
         revived.append(run_id)
     return revived
@@ -508,6 +549,7 @@ def list_runs(
             runs.c.run_id,
             runs.c.scan_id,
             runs.c.kind,
+            runs.c.replay_id,
             runs.c.state,
             runs.c.attempt,
             runs.c.last_error,
@@ -559,6 +601,15 @@ def oldest_unsettled(connection: Connection) -> datetime | None:
         select(func.min(runs.c.created_at)).where(runs.c.state.in_(_UNSETTLED))
     ).scalar_one()
     return oldest
+
+
+def _settle_event_by_replay(connection: Connection, run: Run, summary: str) -> None:
+    """A replay ends what was not ended; what is on record of a live run's end stays."""
+    connection.execute(
+        update(events)
+        .where(events.c.event_pk == run.event_pk, events.c.outcome != "done")
+        .values(outcome="done", reason=plain(f"{summary}, by replay {run.replay_id}"))
+    )
 
 
 def _settle_event(connection: Connection, event_pk: int, outcome: str, reason: str) -> None:

@@ -80,7 +80,8 @@ events = Table(
     Column("payload", LargeBinary),  # zlib; for a dead letter the raw entry's first bytes
     Column("payload_size", Integer, nullable=False),  # bytes before compression and bounding
     Column("payload_sha256", String(64), nullable=False),
-    Column("outcome", String(16), nullable=False),  # pending | done | dead | expired | erased
+    # pending | done | dead | discarded | expired | erased
+    Column("outcome", String(16), nullable=False),
     Column("reason", Text),
     Column("seen", Integer, nullable=False),  # entries that carried this identity
     Column("recorded_at", Utc, nullable=False),
@@ -125,6 +126,38 @@ runs = Table(
     Index("ix_runs_state_deadline", "state", "deadline"),
     Index("ix_runs_scan_id", "scan_id"),
     Index("ix_runs_event_pk", "event_pk"),
+    # Of one replay an event has one run; null, of live runs, is equal to no other null.
+    Index("uq_runs_replay_id_event_pk", "replay_id", "event_pk", unique=True),
+    Index("ix_runs_replay_id_state", "replay_id", "state"),
+)
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("replay_id", String(36), primary_key=True),
+    Column("source", String(16), nullable=False),  # stream | archive | files | dead-letters
+    Column("selection", JSON, nullable=False),
+    Column("renders", Boolean, nullable=False),
+    Column("tells", Boolean, nullable=False),
+    Column("formats", JSON(none_as_null=True)),  # null: those that each event has
+    Column("force", Boolean, nullable=False),
+    Column("rate", Float, nullable=False),  # runs a second; 0: as the cap allows
+    Column("in_flight", Integer, nullable=False),  # cap of runs that are not settled
+    Column("state", String(16), nullable=False),  # running | done | interrupted | failed
+    Column("reason", Text),
+    Column("driver", String(36), nullable=False),  # who moves it on; a resume changes it
+    Column("step", Integer, nullable=False),  # transactions so far
+    Column("checkpoint", JSON(none_as_null=True)),  # null: at the beginning
+    Column("selected", Integer, nullable=False),
+    Column("new", Integer, nullable=False),  # events that the ledger did not know
+    Column("started", Integer, nullable=False),  # runs
+    Column("skipped", JSON, nullable=False),  # reason → count
+    Column("failed", Integer, nullable=False),
+    Column("failures", JSON, nullable=False),  # the first of them by name
+    Column("created_at", Utc, nullable=False),
+    Column("updated_at", Utc, nullable=False),
+    Column("finished_at", Utc),
+    Index("ix_replays_created_at", "created_at"),
 )
 
 presentations = Table(
@@ -153,11 +186,13 @@ reports = Table(
     Column("content_sha256", String(64)),  # of the Report it shows; null: made before this was kept
     Column("render_ms", Float),
     Column("error", Text),
+    Column("replay_id", String(36)),  # the replay that made the artifact; null: another run
     Column("created_at", Utc, nullable=False),
     Column("ready_at", Utc),
     UniqueConstraint("scan_id", "format", "language"),
     Index("ix_reports_run_id", "run_id"),
     Index("ix_reports_created_at", "created_at"),
+    Index("ix_reports_replay_id", "replay_id"),
 )
 
 subscribers = Table(
@@ -205,12 +240,14 @@ deliveries = Table(
     Column("held_for", String(16)),  # quiet_hours | digest; null: never held
     Column("held_until", Utc),  # as it was said when it was held last
     Column("merged_into", String(36)),  # the digest's delivery that tells of it
+    Column("replay_id", String(36)),  # the replay that told; null: a live event
     Column("created_at", Utc, nullable=False),
     Column("settled_at", Utc),
     UniqueConstraint("subscriber_id", "channel", "event_key"),
     Index("ix_deliveries_merged_into", "merged_into"),
     Index("ix_deliveries_state_due_at", "state", "due_at"),
     Index("ix_deliveries_event_key", "event_key"),
+    Index("ix_deliveries_replay_id_state", "replay_id", "state"),
 )
 
 attempts = Table(

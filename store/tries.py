@@ -73,6 +73,7 @@ class DueDelivery:
     slot_at: datetime | None
     """Its turn at an even pace, where one is reserved."""
     has_endpoint: bool
+    is_replay: bool = False
     is_failing: bool = False
     """Its address's last answer was not good."""
     disabled: str | None = None
@@ -84,7 +85,7 @@ class DueDelivery:
     @property
     def ticket(self) -> DeliveryTicket:
         """This try."""
-        return DeliveryTicket(self.delivery_id, self.number)
+        return DeliveryTicket(self.delivery_id, self.number, is_replay=self.is_replay)
 
 
 class _Wishes(msgspec.Struct, frozen=True):
@@ -104,6 +105,7 @@ _FOUND = (
         deliveries.c.channel,
         deliveries.c.address,
         deliveries.c.slot_at,
+        deliveries.c.replay_id,
         notifications.c.content,
         subscribers.c.channels,
         cast(  # as text, for it is decoded here, into types
@@ -216,6 +218,7 @@ def find_due(connection: Connection, ticket: DeliveryTicket, box: SecretBox) -> 
         notification=_notification.decode(unpack(row["content"])),
         slot_at=row["slot_at"],
         has_endpoint=has_endpoint,
+        is_replay=row["replay_id"] is not None,
         is_failing=has_endpoint and row["failing_since"] is not None,
         disabled=f"{DISABLED}{row['disabled_for']}"
         if has_endpoint and row["disabled_at"]

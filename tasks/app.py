@@ -15,6 +15,7 @@ from kombu import Queue
 from schemas.settings import Settings
 from tasks import wiring
 from tasks.logs import configure_logs
+from tasks.priorities import priorities_of
 from tasks.schedule import beat_schedule
 
 RENDER_REPORT = "scanherald.render_report"
@@ -47,6 +48,7 @@ QUEUES = ("default", "reports", "notifications")
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for these settings."""
+    priorities = priorities_of(settings.broker_url)
     redis_options = {
         # An unacknowledged task goes to another worker after this: longer than any time limit.
         "visibility_timeout": settings.visibility_timeout_s,
@@ -59,6 +61,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "socket_keepalive": True,
         "socket_timeout": 5,
         "socket_connect_timeout": 2,
+        **priorities.transport_options,
     }
     on_redis = settings.broker_url.startswith(("redis", "sentinel"))
     return {
@@ -79,7 +82,9 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
             "interval_step": 0.3,
             "interval_max": 1.0,
         },
-        "task_queues": [Queue(name) for name in QUEUES],
+        "task_queues": [Queue(name, max_priority=priorities.max_priority) for name in QUEUES],
+        # Messages that say nothing are as urgent as those of live scans; replays ask to wait.
+        "task_default_priority": priorities.live,
         "task_default_queue": "default",
         "task_routes": ROUTES,
         # A task is acknowledged when it is done, and comes back when its worker died.

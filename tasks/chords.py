@@ -2,7 +2,8 @@
 
 Messages carry references, never scans.  Every task id holds the run, the
 formats and the attempt, so no attempt ever meets another one's chord state in
-the result backend; group ids are random, one per dispatch.
+the result backend; group ids are random, one per dispatch.  Every message of a
+replay asks to wait behind live ones.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from schemas.crash_points import CrashPoint, crash_here
 from schemas.reports import Format
 from schemas.runs import RunTicket
 from tasks.app import FETCH_DATA, FINISH_RUN, NOTE_CHORD_ERROR, RENDER_REPORT, app
+from tasks.priorities import priorities_of
 from tasks.publishing import broker_faults
 
 
@@ -48,7 +50,11 @@ def _dispatch_one(ticket: RunTicket) -> None:
         body.apply_async(([],))
         return
     body.link_error(
-        app.signature(NOTE_CHORD_ERROR, kwargs={"run_id": ticket.run_id, "attempt": ticket.attempt})
+        app.signature(
+            NOTE_CHORD_ERROR,
+            kwargs={"run_id": ticket.run_id, "attempt": ticket.attempt},
+            priority=_priority(ticket),
+        )
     )
     header = [
         _signature(
@@ -73,4 +79,9 @@ def _signature(task: str, ticket: RunTicket, part: str, **arguments: object) -> 
         task,
         kwargs={"run_id": ticket.run_id, "attempt": ticket.attempt, **arguments},
         task_id=f"{ticket.run_id}:{part}:a{ticket.attempt}",
+        priority=_priority(ticket),
     )
+
+
+def _priority(ticket: RunTicket) -> int:
+    return priorities_of(app.conf.broker_url).of(is_replay=ticket.is_replay)

@@ -99,7 +99,8 @@ def redeem(parts: Wiring, run_id: str, attempt: int) -> RunTicket | None:
         _record(parts, run, data)
         with parts.ledger.read() as connection:
             run = runs.load_run(connection, run_id)
-    return RunTicket(run.run_id, attempt, run.formats, needs_data=False)
+    is_replay = run.replay_id is not None
+    return RunTicket(run.run_id, attempt, run.formats, needs_data=False, is_replay=is_replay)
 
 
 def fetch(dataref: str, settings: Settings) -> bytes:
@@ -208,6 +209,7 @@ def _record(parts: Wiring, run: Run, data: bytes) -> None:
             scan,
             defaults=parts.run_defaults,
             now=parts.clock(),
+            is_replay=run.replay_id is not None,
         )
         runs.forgive_work(connection, run.run_id)
         runs.mark_dispatched(

@@ -8,12 +8,13 @@ rendered what this one found ready.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, RowMapping
 
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import (
@@ -38,6 +39,7 @@ from tasks.oddities import find_oddities
 from tasks.reports import assessed_report
 from tasks.retrying import retry_soon
 from tasks.telling import plan
+from tasks.telling_again import plan_again
 from tasks.violations import follow_violations
 from tasks.wiring import Wiring, frozen_pack
 
@@ -97,19 +99,25 @@ def settle(parts: Wiring, run_id: str, attempt: int) -> list[DeliveryTicket]:
     Its domain's violations move on in the same transaction.  A repeat, or a second
     attempt's body, finds the run settled and does nothing.  Killed before the
     commit, none of it has happened; after it, the sweep starts the deliveries.
-    Raises TransientError.
+    A replay's run that is not asked to tell plans no delivery and moves no
+    violation.  Raises TransientError.
     """
     with parts.ledger.read() as connection:
         run = runs.load_run(connection, run_id)
-        rows = runs.reports_of_run(connection, run) if run.formats else {}
+        shown = _shown_formats(connection, run)
+        rows = runs.reports_of_run(connection, run) if shown else {}
     if run.state in (RunState.DONE, RunState.DEAD):
         return []
     with parts.tracer.span("finish", run.traceparent, run_id=run_id, attempt=attempt):
-        return _settle_loaded(parts, run, rows, attempt)
+        return _settle_loaded(parts, run, shown, rows, attempt)
 
 
 def _settle_loaded(
-    parts: Wiring, run: Run, rows: Mapping[Format, RowMapping], attempt: int
+    parts: Wiring,
+    run: Run,
+    shown: tuple[Format, ...],
+    rows: Mapping[Format, RowMapping],
+    attempt: int,
 ) -> list[DeliveryTicket]:
     if run.superseded:
         _settle_superseded(parts, run)
@@ -131,26 +139,68 @@ def _settle_loaded(
             size_bytes=rows[name]["size_bytes"],
             sha256=rows[name]["sha256"],
         )
-        for name in run.formats
-        if rows[name]["status"] == "ready"
+        for name in shown
+        if name in rows and rows[name]["status"] == "ready"
     )
-    missing = tuple(name.value for name in run.formats if rows[name]["status"] == "failed")
+    ready = {artifact.format for artifact in artifacts}
+    missing = tuple(name.value for name in shown if name not in ready)
     report, told = _derive(parts, run, artifacts, missing)
     with parts.ledger.write() as connection:
         summary = f"{len(artifacts)} artifacts, {len(missing)} failed"
         score = report.score.value if report else None
         if not runs.settle_done(connection, run, parts.clock(), score=score, summary=summary):
             return []
-        if report is not None:
-            told += follow_violations(connection, parts, run, report, artifacts)
-        tickets, known = plan(connection, parts, told, run_id=run.run_id, owner=run.user_id)
-        summary += f", {len(told)} notifications"
-        if known:
-            summary += f", {len(known)} of them told before: {', '.join(known)}"
-        runs.note_outcome(connection, run, summary)
+        tickets = _tell(connection, parts, run, report, told, artifacts, summary)
         crash_here(CrashPoint.BODY_SETTLING)
     crash_here(CrashPoint.BODY_SETTLED)
     return tickets
+
+
+def _shown_formats(connection: Connection, run: Run) -> tuple[Format, ...]:
+    """The formats that news of a run speaks of: a replay may render but some of them, or none."""
+    if run.replay_id is None:
+        return run.formats
+    return runs.formats_of_event(connection, run.event_pk)
+
+
+def _tell(
+    connection: Connection,
+    parts: Wiring,
+    run: Run,
+    report: Report | None,
+    told: list[Notification],
+    artifacts: tuple[ArtifactLink, ...],
+    summary: str,
+) -> list[DeliveryTicket]:
+    """Move violations on, plan what there is to tell, and note it: in the body's transaction."""
+    if not run.tells:
+        return []
+    if report is not None:
+        told = told + follow_violations(connection, parts, run, report, artifacts)
+    tickets, known = plan(
+        connection,
+        parts,
+        told,
+        run_id=run.run_id,
+        owner=run.user_id,
+        replay_id=run.replay_id,
+    )
+    if run.replay_id is not None:
+        return tickets + plan_again(connection, parts, run, told, known, artifacts)
+    summary += f", {len(told)} notifications"
+    if known:
+        summary += f", {len(known)} of them told before: {', '.join(known)}"
+    runs.note_outcome(connection, run, summary)
+    return tickets
+
+
+def foresee_news(parts: Wiring, run: Run) -> list[Notification]:
+    """What the body would derive if a run were settled now, without its artifacts.
+
+    Nothing is written, so the violations that it would be the first to tell of are
+    not among it.  Raises LedgerUnavailable.
+    """
+    return _derive(parts, replace(run, formats=()), (), ())[1]
 
 
 def _settle_superseded(parts: Wiring, run: Run) -> None:
@@ -186,7 +236,7 @@ def _derive(
         pack = frozen_pack(parts, run.inputs)
     except PermanentError as error:
         return None, derive_without_report(run, missing, _reason(error), str(error))
-    oddities = find_oddities(parts, run, report)
+    oddities = find_oddities(parts, run, report) if run.tells else []
     return report, derive_from_report(run, report, pack, artifacts, missing, oddities)
 
 

@@ -51,6 +51,7 @@ from tasks.app import DELIVER, app
 from tasks.attaching import attach
 from tasks.holding import PAUSED, quiet_until
 from tasks.pace import Destination, ahead_s, destination_of, find_turn, note_outcome
+from tasks.priorities import priorities_of
 from tasks.publishing import broker_faults
 from tasks.retry import GiveUp, decide, last_number, longest_gap
 from tasks.retrying import retry_soon
@@ -104,6 +105,7 @@ def _publish(ticket: DeliveryTicket, delay_s: float, **options: Any) -> None:
         (ticket.delivery_id, ticket.number),
         task_id=f"{ticket.delivery_id}:a{ticket.number}",
         countdown=delay_s + ticket.delay_s,
+        priority=priorities_of(app.conf.broker_url).of(is_replay=ticket.is_replay),
         # else the task that publishes keeps a result of each, and returns them with its own
         add_to_parent=False,
         **options,
@@ -217,7 +219,7 @@ def _take(parts: Wiring, ticket: DeliveryTicket) -> _Taken | None:
     crash_here(CrashPoint.DELIVERY_PUT_OFF)
     log.info("delivery_put_off", **_ids(delivery), delay_s=round(delay_s, 1), reason=turn.reason)
     if soon:
-        _start_again(ticket, delay_s)
+        _start_again(delivery.ticket, delay_s)
     return None
 
 
@@ -346,7 +348,10 @@ def _settle_error(
         "delivery_put_back", **taken.ids, delay_s=round(decision.delay_s, 1), error=str(error)
     )
     if decision.soon:
-        _start_again(DeliveryTicket(delivery.delivery_id, delivery.number + 1), decision.delay_s)
+        again = DeliveryTicket(
+            delivery.delivery_id, delivery.number + 1, is_replay=delivery.is_replay
+        )
+        _start_again(again, decision.delay_s)
 
 
 def _note_failure(

@@ -27,6 +27,7 @@ def plan(
     *,
     run_id: str | None,
     owner: str | None,
+    replay_id: str | None = None,
 ) -> tuple[list[DeliveryTicket], list[str]]:
     """Write the news, and a delivery for everyone who wants it.
 
@@ -62,6 +63,7 @@ def plan(
                 started_by=started_by(parts),
                 new_id=parts.new_id,
                 box=parts.box,
+                replay_id=replay_id,
             )
     return tickets, known
 
