@@ -24,6 +24,7 @@ from cli import (
     records,
     rejudge,
     render,
+    replay,
     rules,
     runs,
     subscribers,
@@ -78,6 +79,10 @@ app.command("flower", epilog="Example: scanherald flower --port 5555 --read-only
     flower.flower_command
 )
 app.command("top", epilog="Example: scanherald top --interval 5")(top.top_command)
+app.command("replay", epilog="Example: scanherald replay --from 7d --domain '*.de' --dry-run")(
+    replay.replay_command
+)
+app.add_typer(replay.app, name="replays")
 app.add_typer(rules.app, name="rules")
 app.add_typer(runs.app, name="runs")
 app.add_typer(deliveries.app, name="deliveries")

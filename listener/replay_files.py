@@ -33,10 +33,10 @@ NAME_CHARACTERS = 200
 class _Shape(msgspec.Struct):
     """Tells a CloudEvent from a scan result."""
 
-    specversion: msgspec.Raw | None = None
-    data: msgspec.Raw | None = None
-    dataref: msgspec.Raw | None = None
-    scan_id: msgspec.Raw | None = None
+    specversion: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw = msgspec.Raw()
+    dataref: msgspec.Raw = msgspec.Raw()
+    scan_id: msgspec.Raw = msgspec.Raw()
 
 
 _shape = msgspec.json.Decoder(_Shape)
@@ -209,5 +209,5 @@ def _is_cloud_event(document: bytes) -> bool:
         shape = _shape.decode(document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    carries = shape.data is not None or shape.dataref is not None
-    return shape.specversion is not None or (carries and shape.scan_id is None)
+    carries = len(shape.data) or len(shape.dataref)
+    return bool(len(shape.specversion) or (carries and not len(shape.scan_id)))

@@ -10,7 +10,7 @@ transaction is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -239,10 +239,10 @@ def _runs_by_outcome(connection: Connection, replay_id: str) -> dict[str, int]:
 
 
 def _count_by(connection: Connection, table: Any, column: Any, replay_id: str) -> dict[str, int]:
-    rows: Iterable[Any] = connection.execute(
+    rows = connection.execute(
         select(column, func.count()).where(table.c.replay_id == replay_id).group_by(column)
     )
-    return dict(rows)
+    return {name: count for name, count in rows.tuples()}  # noqa: C416 - a result is no mapping
 
 
 def _replay(row: RowMapping) -> Replay:
