@@ -114,9 +114,7 @@ def find_known(connection: Connection, wanted: Sequence[Event]) -> list[int | No
     by_scan = dict(
         connection.execute(
             select(scans.c.scan_id, scans.c.event_pk).where(scans.c.scan_id.in_(scan_ids))
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     return [
         identities.get((event.source, event.event_id))

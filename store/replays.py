@@ -242,7 +242,7 @@ def _count_by(connection: Connection, table: Any, column: Any, replay_id: str) -
     rows = connection.execute(
         select(column, func.count()).where(table.c.replay_id == replay_id).group_by(column)
     )
-    return {name: count for name, count in rows.tuples()}  # noqa: C416 - a result is no mapping
+    return dict(rows.all())
 
 
 def _replay(row: RowMapping) -> Replay:

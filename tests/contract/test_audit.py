@@ -228,6 +228,7 @@ def test_settled_work_is_clean_and_adds_up(settled: Run, audit: Any) -> None:
             "events": 3,
             "done": 1,
             "dead": 2,
+            "discarded": 0,
             "expired": 0,
             "erased": 0,
             "in_flight": 0,
