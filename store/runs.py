@@ -122,12 +122,16 @@ def formats_of_event(connection: Connection, event_pk: int) -> tuple[Format, ...
 
 
 def latest_run_of_scan(connection: Connection, scan_id: str) -> str:
-    """The id of the newest run of a scan.  Raises NotFound."""
+    """The id of the newest run of a scan, a dead one only where all are.  Raises NotFound."""
     run_id: str | None = connection.execute(
         select(runs.c.run_id)
         .join(scans, scans.c.event_pk == runs.c.event_pk)  # not a run that was superseded
         .where(scans.c.scan_id == scan_id)
-        .order_by(desc(runs.c.created_at), desc(runs.c.run_id))
+        .order_by(
+            case((runs.c.state == RunState.DEAD.value, 1), else_=0),
+            desc(runs.c.created_at),
+            desc(runs.c.run_id),
+        )
         .limit(1)
     ).scalar_one_or_none()
     if run_id is None:

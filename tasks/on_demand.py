@@ -58,10 +58,13 @@ def render_on_demand(
     with parts.ledger.read() as connection:
         run_id = runs.latest_run_of_scan(connection, scan_id.strip().lower())
         run = runs.load_run(connection, run_id)
+        recorded = runs.formats_of_event(connection, run.event_pk)  # a replay has some of them
+    if not run.data:
+        raise InvalidEvent(f"the data of scan {scan_id} has not been fetched yet")
     check_data(run)
     if language is not None:
         run = replace(run, inputs=msgspec.structs.replace(run.inputs, language=language))
-    made, failures = render_each(parts, run, run.formats if formats is None else formats)
+    made, failures = render_each(parts, run, recorded if formats is None else formats)
     now = parts.clock()
     with noting(parts, run, made) as connection:
         runs.save_on_demand(connection, run, made, now)
