@@ -232,8 +232,7 @@ def measure_memory(count: int, *, there: bool = False, in_flight: int = 100) -> 
                 client.delete(*(f"{name}\x06\x169" for name in QUEUES))
                 time.sleep(0.02)
         seconds = time.monotonic() - began
-        assert driver.stdout is not None
-        found = json.loads(driver.stdout.read())
+        found = json.loads(driver.communicate()[0])
         assert (found["state"], found["selected"]) == ("done", count), found
         assert found["started"] == (0 if there else count), found
     return Memory(count, seconds, peak, last)
@@ -254,7 +253,7 @@ def measure_latency(count: int, live: int, cookies: int) -> Latency:
         started = _started(made)
         assert driver.poll() is None, "the replay was over before the live scans were"
         driver.terminate()
-        driver.wait(30)
+        driver.communicate(timeout=60)
     return Latency(alone, beside, started)
 
 
