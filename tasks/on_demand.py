@@ -59,8 +59,6 @@ def render_on_demand(
         run_id = runs.latest_run_of_scan(connection, scan_id.strip().lower())
         run = runs.load_run(connection, run_id)
         recorded = runs.formats_of_event(connection, run.event_pk)  # a replay has some of them
-    if not run.data:
-        raise InvalidEvent(f"the data of scan {scan_id} has not been fetched yet")
     check_data(run)
     if language is not None:
         run = replace(run, inputs=msgspec.structs.replace(run.inputs, language=language))
