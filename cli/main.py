@@ -21,6 +21,7 @@ from cli import (
     erase,
     flower,
     metrics,
+    health,
     records,
     rejudge,
     render,
@@ -29,6 +30,7 @@ from cli import (
     runs,
     subscribers,
     top,
+    tasks,
     violations,
     why,
 )
@@ -83,10 +85,13 @@ app.command("replay", epilog="Example: scanherald replay --from 7d --domain '*.d
     replay.replay_command
 )
 app.add_typer(replay.app, name="replays")
+app.command("health", epilog="Example: scanherald health worker --live")(health.health_command)
+app.command("stats", epilog="Example: scanherald stats --hours 24 --json")(health.stats_command)
 app.add_typer(rules.app, name="rules")
 app.add_typer(runs.app, name="runs")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(subscribers.app, name="subscribers")
+app.add_typer(tasks.app, name="tasks")
 app.add_typer(deadletters.app, name="dead-letters")
 
 DataDir = Annotated[

@@ -8,9 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from schemas.errors import InvalidSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
@@ -56,6 +59,18 @@ def print_json(value: Any) -> None:
     """Print a value as JSON on standard output."""
     sys.stdout.buffer.write(orjson.dumps(value, default=str, option=OPTIONS) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is destroyed, unless ``--yes`` was given.
+
+    Raises InvalidSettings where nobody can be asked, typer.Abort on a no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidSettings(f"{question} Nobody can be asked here: add --yes")
+    typer.confirm(question, abort=True, err=True)
 
 
 def cell(value: Any) -> str:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -36,6 +37,7 @@ def run_listener(settings: Settings) -> None:
     from tasks import wiring
     from tasks.app import publish_only
     from tasks.chords import dispatch
+    from tasks.heart import Heart
     from tasks.logs import configure_logs
     from tasks.queues import queue_depth
 
@@ -62,7 +64,9 @@ def run_listener(settings: Settings) -> None:
             running.enter_context(
                 served(meter.registry, settings.metrics_host, settings.metrics_port)
             )
-        Listener(streams, parts, dispatch, lambda: queue_depth("reports"), stop, meter).run()
+        depth = partial(queue_depth, "reports")
+        heart = Heart("listener", settings)
+        Listener(streams, parts, dispatch, depth, stop, heart, meter).run()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from schemas.settings import load_settings
 
 Limit = Annotated[int, typer.Option(min=1, help="Rows at most, newest first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask: for scripts.")]
 Domain = Annotated[str | None, typer.Option(help="Only this domain.")]
 
 

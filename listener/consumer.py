@@ -10,7 +10,7 @@ acknowledgements ride with the next read.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -36,8 +36,10 @@ from schemas.errors import BrokerUnavailable, LedgerUnavailable, StreamUnavailab
 from schemas.runs import DeadEntry, Entry, RunTicket
 from store import events, runs
 from store.deliveries import DeliveryTicket
+from store.heartbeats import HOLDS_S
 from store.ledger import first_line
 from tasks.alerts import alert_dead_letters
+from tasks.heart import Heart
 from tasks.notifications import start_deliveries
 from tasks.wiring import Wiring
 
@@ -48,6 +50,11 @@ Result = TypeVar("Result")
 CLOSED_PAUSE_S = 0.2
 """How long the loop waits before it asks again whether workers have caught up."""
 
+WAITS_FOR = {"ledger": "the ledger", "stream": "redis"}
+
+MIGRATION_S = 3600.0
+"""How long a migration of a large ledger may take without a heartbeat."""
+
 LOOKS = 3
 """How often a suspect is looked at alone before it is left dead."""
 
@@ -56,7 +63,8 @@ class Listener:
     """One consumer.
 
     ``dispatch`` publishes the chords of recorded runs, ``queue_depth`` tells how
-    many report tasks wait for a worker.  ``meter`` counts what the loop does.
+    many report tasks wait for a worker.  ``heart`` is told whenever the loop comes round;
+    ``meter`` counts what it does.
     """
 
     def __init__(
@@ -66,8 +74,10 @@ class Listener:
         dispatch: Callable[[Iterable[RunTicket]], None],
         queue_depth: Callable[[], int],
         stop: threading.Event,
+        heart: Heart,
         meter: Meter | None = None,
     ) -> None:
+        self._heart = heart
         self._streams = streams
         self._parts = parts
         self._settings = parts.settings
@@ -93,7 +103,7 @@ class Listener:
         A ledger or a Redis that is away is waited for, with jitter, and reported once.
         """
         self._note_turn()
-        self._patiently("ledger", self._parts.ledger.migrate)
+        self._patiently("ledger", self._parts.ledger.migrate, holds_s=MIGRATION_S)
         log.info(
             "listener_started", streams=list(self._streams.streams), consumer=self._streams.consumer
         )
@@ -106,6 +116,7 @@ class Listener:
                 log.warning("stream_lost", error=str(error))
         self._patiently("stream", self._acknowledge)
         self._streams.close()
+        self._heart.stop()
         log.info("listener_stopped")
 
     def _connect(self) -> None:
@@ -115,6 +126,7 @@ class Listener:
         after: dict[str, str] = {}
         suspects: list[Entry] = []
         while not self._stop.is_set():
+            self._heart.beat()
             entries = self._streams.read_own_pending(after, self._count)
             if not entries:
                 break
@@ -123,6 +135,7 @@ class Listener:
             suspects += self._take_unsuspected(entries)
             self._acknowledge()
         for entry in suspects:  # last: one that kills us must not hold up the others
+            self._heart.beat()
             self._take_suspect(entry)
             self._acknowledge()
 
@@ -131,9 +144,11 @@ class Listener:
         is_closed = self._backpressure.closed()
         self._meter.backpressure.set(is_closed)
         if is_closed:
+            self._heart.beat(waits_for="workers")
             self._acknowledge()
             self._stop.wait(CLOSED_PAUSE_S)
             return
+        self._heart.beat()
         if self._parts.monotonic() >= self._next_housekeeping:
             self._keep_house()
         if self._parts.monotonic() >= self._next_claim:
@@ -306,7 +321,7 @@ class Listener:
         try:
             self._backpressure.published(sum(len(ticket.formats) for ticket in tickets))
             began = self._parts.monotonic()
-            self._dispatch(tickets)
+            self._dispatch(self._beating(tickets))
             self._meter.dispatch_seconds.observe(self._parts.monotonic() - began)
             crash_here(CrashPoint.LISTENER_DISPATCHED)
             deadline = self._parts.clock() + timedelta(seconds=self._settings.run_deadline_s)
@@ -317,6 +332,12 @@ class Listener:
             return
         crash_here(CrashPoint.LISTENER_MARKED)
         log.info("runs_dispatched", runs=len(tickets))
+
+    def _beating(self, tickets: Sequence[RunTicket]) -> Iterator[RunTicket]:
+        """A beat for each: a broker that is slow to answer is slow for every one of them."""
+        for ticket in tickets:
+            self._heart.beat()
+            yield ticket
 
     def _send(self, alerts: Sequence[DeliveryTicket]) -> None:
         try:
@@ -331,21 +352,36 @@ class Listener:
         self._streams.ack(self._to_ack)
         self._to_ack = []
 
-    def _patiently(self, what: str, work: Callable[[], Result]) -> Result | None:
+    def _patiently(
+        self, what: str, work: Callable[[], Result], holds_s: float = HOLDS_S
+    ) -> Result | None:
         """Do ``work``, again and again while it fails for a passing reason.
 
         None if the listener was told to stop meanwhile.  Says once that it
-        waits and once that the wait is over.
+        waits and once that the wait is over.  One try may take ``holds_s``.
         """
+
+        waits_for: str | None = None
+
+        def wait(state: RetryCallState) -> None:
+            nonlocal waits_for
+            waits_for = WAITS_FOR[what]
+            _say_once(what, state)
+            self._heart.beat(waits_for)
+
+        def attempt() -> Result:
+            self._heart.beat(waits_for, holds_s)
+            return work()
+
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             wait=wait_random_exponential(multiplier=0.2, max=10),
             stop=stop_when_event_set(self._stop),
             sleep=sleep_using_event(self._stop),
-            before_sleep=lambda state: _say_once(what, state),
+            before_sleep=wait,
         )
         try:
-            result = retrying(work)
+            result = retrying(attempt)
         except RetryError as error:
             log.warning("stopped_while_waiting", on=what, error=str(error.last_attempt.exception()))
             return None

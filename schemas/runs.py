@@ -18,12 +18,18 @@ from schemas.reports import Format, HistoryPoint
 
 
 class RunState(StrEnum):
-    """``recorded → dispatched → done``, or ``dead`` with a reason."""
+    """``recorded → dispatched → done``; or ``dead``, or ``cancelled`` by hand, with a reason."""
 
     RECORDED = "recorded"
     DISPATCHED = "dispatched"
     DONE = "done"
     DEAD = "dead"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing works on it any more."""
+        return self not in (RunState.RECORDED, RunState.DISPATCHED)
 
 
 class DeliveryState(StrEnum):

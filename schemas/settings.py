@@ -106,6 +106,11 @@ class Settings(BaseSettings):
         Path("scanherald-data"),
         description="Folder of the embedded defaults: ledger, artifacts, keys, server data.",
     )
+    heartbeats_dir: Path | None = Field(
+        None,
+        description="Folder of the heartbeat files that health reads, on this machine's disk; "
+        "in data_dir when empty.",
+    )
     database_url: str | None = Field(
         None,
         validation_alias=_url("DATABASE_URL"),
@@ -439,6 +444,17 @@ class Settings(BaseSettings):
         False, validation_alias=_url("OTEL_SDK_DISABLED"), description="Turns tracing off."
     )
 
+    # Health
+    health_timeout_s: float = Field(
+        5.0, gt=0, description="How long one check of `scanherald health` may take, s."
+    )
+    health_lag_s: float = Field(
+        120.0,
+        gt=0,
+        description="Age of the oldest unfinished stream entry from which Redis counts as "
+        "degraded, s.",
+    )
+
     # Fault tests
     crash_dir: Path | None = Field(
         None,
@@ -510,6 +526,11 @@ class Settings(BaseSettings):
             if self.reports_low_water is None
             else (self.reports_low_water)
         )
+
+    @property
+    def heartbeat_folder(self) -> Path:
+        """Where heartbeat files are kept."""
+        return self.heartbeats_dir or self.data_dir / "heartbeats"
 
     @property
     def broker_url(self) -> str:

@@ -76,15 +76,15 @@ class LedgerAudit:
         self._progress = progress
 
     def events(self) -> None:
-        """``events = done + dead + discarded + expired + erased + in_flight + unaccounted``.
+        """``events = done + dead + discarded + cancelled + expired + erased + in_flight + unaccounted``.
 
         ``repeats`` came again.  A dead letter that an operator discarded keeps its row,
         which says why.  Of ``expired`` and ``erased`` ones the bare identity is left.
         """
         sums = self._audit.begin(
             "events",
-            *("events", "done", "dead", "discarded", "expired", "erased"),
-            *("in_flight", "unaccounted", "repeats"),
+            *("events", "done", "dead", "discarded", "cancelled"),
+            *("expired", "erased", "in_flight", "unaccounted", "repeats"),
         )
         query = (
             select(
@@ -97,6 +97,7 @@ class LedgerAudit:
                 _number(runs.c.state.in_([RunState.RECORDED, RunState.DISPATCHED]), "in_flight"),
                 _number(runs.c.state == RunState.DONE, "done"),
                 _number(runs.c.state == RunState.DEAD, "dead"),
+                _number(runs.c.state == RunState.CANCELLED, "cancelled"),
             )
             .select_from(events)
             .outerjoin(runs, runs.c.event_pk == events.c.event_pk)
@@ -115,8 +116,13 @@ class LedgerAudit:
                 self._audit.add(gap)
 
     def runs(self) -> None:
-        """``runs = done + dead + in_flight + unaccounted``; a done one has a report per format."""
-        sums = self._audit.begin("runs", "runs", "done", "dead", "in_flight", "unaccounted")
+        """``runs = done + dead + cancelled + in_flight + unaccounted``.
+
+        A done one has a report per format.
+        """
+        sums = self._audit.begin(
+            "runs", *("runs", "done", "dead", "cancelled", "in_flight", "unaccounted")
+        )
         query = (
             select(
                 runs.c.run_id,
@@ -220,10 +226,10 @@ class LedgerAudit:
         state = str(row["state"])
         if state == RunState.DONE:
             return "done"
-        if state == RunState.DEAD:
+        if state in (RunState.DEAD, RunState.CANCELLED):
             if not row["given"]:
-                self._gap("no reason", what, "It is dead and nothing says why.", f"{DEFECT}.")
-            return "dead"
+                self._gap("no reason", what, f"It is {state} and nothing says why.", f"{DEFECT}.")
+            return state
         if state not in (RunState.RECORDED, RunState.DISPATCHED):
             return self._unknown(what, state)
         if row["deadline"] is None or row["deadline"] < self._overdue_before:
@@ -436,19 +442,20 @@ def _judge_event(row: RowMapping) -> Gap | None:
             f"It is {outcome}, and no run ever worked on it.",
             f"{DEFECT}; publish the event again under another id.",
         )
-    if outcome in ("dead", "discarded") and not row["given"]:
+    if outcome in ("dead", "discarded", "cancelled") and not row["given"]:
         return Gap("no reason", what, f"It is {outcome} and nothing says why.", f"{DEFECT}.")
     agrees = {
         "pending": row["in_flight"],
         "done": row["done"],
         "dead": row["dead"] or not row["runs"],
         "discarded": row["is_dead_letter"] and not row["runs"],
+        "cancelled": row["cancelled"],
     }
     if agrees.get(outcome):
         return None
     states = ", ".join(
         f"{row[name]} {name.replace('_', ' ')}"
-        for name in ("in_flight", "done", "dead")
+        for name in ("in_flight", "done", "dead", "cancelled")
         if row[name]
     )
     return Gap(

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select
 
-from store.tables import attempts, deliveries, events, reports, runs, scans, statistics, subscribers
+from schemas.runs import DeliveryState
+from store.tables import (
+    attempts,
+    deliveries,
+    events,
+    pacing,
+    reports,
+    runs,
+    scans,
+    statistics,
+    subscribers,
+)
+
+PERCENTS = (50, 95, 99)
+OUTCOMES = ("pending", "done", "dead", "cancelled")
 
 
 def save_statistics(
@@ -26,7 +39,7 @@ def activity_since(connection: Connection, since: datetime) -> dict[str, Any]:
     )
     by_type = connection.execute(
         select(events.c.type, func.count())
-        .where(events.c.recorded_at >= since, events.c.type.is_not(None))
+        .where(_recorded_since(since), events.c.type.is_not(None))
         .group_by(events.c.type)
     )
     dead = connection.execute(
@@ -49,6 +62,11 @@ def activity_since(connection: Connection, since: datetime) -> dict[str, Any]:
     }
 
 
+def _recorded_since(since: datetime) -> ColumnElement[bool]:
+    """Events recorded since then: all outcomes are named, because their index begins with one."""
+    return and_(events.c.outcome.in_(OUTCOMES), events.c.recorded_at >= since)
+
+
 def delivery_figures(connection: Connection, since: datetime) -> dict[str, Any]:
     """Deliveries by channel and state, attempts by outcome, and times by channel in ms."""
     states: dict[str, dict[str, int]] = {}
@@ -63,49 +81,95 @@ def delivery_figures(connection: Connection, since: datetime) -> dict[str, Any]:
         .where(attempts.c.started_at >= since)
         .group_by(attempts.c.outcome)
     )
-    durations: dict[str, list[float]] = {}
-    for channel, spent in connection.execute(
-        select(deliveries.c.channel, attempts.c.duration_ms)
+    sent = (
+        select(deliveries.c.channel.label("kind"), attempts.c.duration_ms.label("spent"))
         .join(deliveries, deliveries.c.delivery_id == attempts.c.delivery_id)
         .where(attempts.c.started_at >= since, attempts.c.outcome == "sent")
-    ):
-        durations.setdefault(channel, []).append(spent)
+    )
     return {
         "deliveries": states,
         "attempts": dict(outcomes.all()),
-        "send_ms": {channel: percentiles(values) for channel, values in durations.items()},
+        "send_ms": percentiles(connection, sent),
     }
 
 
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95 and p99 by nearest rank; of no values, nothing."""
-    ordered = sorted(values)
-    if not ordered:
+def percentiles(
+    connection: Connection, measured: Select[tuple[str, float]]
+) -> dict[str, dict[str, float]]:
+    """p50, p95 and p99 by nearest rank of what is ``spent``, for each ``kind``.
+
+    The database counts and sorts, on disk where memory does not suffice, and three
+    numbers per kind come back: no process ever holds the values, however many.
+    """
+    rows = measured.subquery()
+    counts = connection.execute(
+        select(rows.c.kind, func.count(rows.c.spent)).group_by(rows.c.kind)
+    ).all()
+    ranks = {
+        (kind, percent): math.ceil(count * percent / 100)
+        for kind, count in counts
+        for percent in PERCENTS
+        if count
+    }
+    if not ranks:
         return {}
-    return {
-        f"p{percent}": round(ordered[math.ceil(len(ordered) * percent / 100) - 1], 1)
-        for percent in (50, 95, 99)
+    ordered = (
+        select(
+            rows.c.kind,
+            rows.c.spent,
+            func.row_number().over(partition_by=rows.c.kind, order_by=rows.c.spent).label("rank"),
+        )
+        .where(rows.c.spent.is_not(None))
+        .subquery()
+    )
+    wanted = [
+        and_(ordered.c.kind == kind, ordered.c.rank == rank) for (kind, _), rank in ranks.items()
+    ]
+    found = {
+        (kind, rank): float(spent)
+        for kind, spent, rank in connection.execute(
+            select(ordered.c.kind, ordered.c.spent, ordered.c.rank).where(or_(*wanted))
+        )
     }
+    answer: dict[str, dict[str, float]] = {}
+    for (kind, percent), rank in sorted(ranks.items()):
+        answer.setdefault(kind, {})[f"p{percent}"] = round(found[kind, rank], 1)
+    return answer
 
 
 def _reports(connection: Connection, since: datetime) -> dict[str, Any]:
-    counts: dict[str, dict[str, int]] = {}
-    durations: dict[str, list[float]] = {}
-    for name, status, spent in connection.execute(
-        select(reports.c.format, reports.c.status, reports.c.render_ms).where(
-            reports.c.created_at >= since
-        )
+    made: dict[str, Any] = {}
+    for name, status, count in connection.execute(
+        select(reports.c.format, reports.c.status, func.count())
+        .where(reports.c.created_at >= since)
+        .group_by(reports.c.format, reports.c.status)
     ):
-        counts.setdefault(name, {}).setdefault(status, 0)
-        counts[name][status] += 1
-        if spent is not None:
-            durations.setdefault(name, []).append(spent)
-    return {
-        name: {"by_status": by_status, "render_ms": percentiles(durations[name])}
-        if name in durations
-        else {"by_status": by_status}
-        for name, by_status in counts.items()
-    }
+        made.setdefault(name, {"by_status": {}})["by_status"][status] = count
+    rendered = select(reports.c.format.label("kind"), reports.c.render_ms.label("spent")).where(
+        reports.c.created_at >= since, reports.c.render_ms.is_not(None)
+    )
+    for name, times in percentiles(connection, rendered).items():
+        made[name]["render_ms"] = times
+    return made
+
+
+def failed_since(connection: Connection, since: datetime) -> int:
+    """Deliveries that failed for good since then."""
+    return connection.execute(
+        select(func.count())
+        .select_from(deliveries)
+        .where(
+            deliveries.c.state == DeliveryState.FAILED.value,
+            deliveries.c.settled_at >= since,
+        )
+    ).scalar_one()
+
+
+def paused_destinations(connection: Connection, now: datetime) -> int:
+    """Destinations that do not answer, to which nothing is sent for now."""
+    return connection.execute(
+        select(func.count()).select_from(pacing).where(pacing.c.closed_until > now)
+    ).scalar_one()
 
 
 def count_subscribers(connection: Connection) -> int:

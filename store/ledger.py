@@ -19,6 +19,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from psycopg import ProgrammingError
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
@@ -72,10 +74,18 @@ class Ledger:
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7264215)")
-            config = Config()
-            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+            config = _migrations()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def revisions(self) -> tuple[str | None, str | None]:
+        """The schema's revision and this release's; None for a database without a ledger.
+
+        Reads only.  Raises LedgerUnavailable.
+        """
+        with self.read() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        return current, ScriptDirectory.from_config(_migrations()).get_current_head()
 
     def close(self) -> None:
         """Close every connection of this process."""
@@ -107,6 +117,12 @@ class Ledger:
             # atomic: of two threads both get the first one's, the other was never connected
             engine = self._engines.setdefault(os.getpid(), _engine(self.url))
         return engine
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
 
 
 def _engine(url: str) -> Engine:

@@ -1,8 +1,9 @@
 """Runs and the reports they make: every change of state, and what a crash leaves.
 
-``recorded → dispatched → done``, or ``dead`` with a reason.  A run changes
-state by compare-and-set, so of two workers that try one wins.  Only the sweep
-raises an attempt, by ``UPDATE … WHERE attempt = ?``: of two sweeps one wins.
+``recorded → dispatched → done``, or ``dead`` with a reason, or ``cancelled`` (see
+``cancelling.py``).  A run changes state by compare-and-set, so of two workers
+that try one wins.  Only the sweep raises an attempt, by
+``UPDATE … WHERE attempt = ?``: of two sweeps one wins.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from store.ledger import insert, plain, unpack
 from store.tables import events, replays, reports, runs, scans
 
 _UNSETTLED = (RunState.RECORDED.value, RunState.DISPATCHED.value)
+_REVIVABLE = (RunState.DEAD.value, RunState.CANCELLED.value)
 
 
 def mark_dispatched(
@@ -496,7 +498,7 @@ def claim_unfinished(
 
 
 def revive(connection: Connection, run_ids: Sequence[str], now: datetime) -> list[str]:
-    """Give dead runs another life, with all counts begun again; return those that were dead.
+    """Give dead or cancelled runs another life, all counts begun again; return which had ended so.
 
     They are overdue at once: the sweep dispatches their next attempt, as many at
     a time as the queues have room for.
@@ -505,7 +507,7 @@ def revive(connection: Connection, run_ids: Sequence[str], now: datetime) -> lis
     for run_id in run_ids:
         event_pk = connection.execute(
             update(runs)
-            .where(runs.c.run_id == run_id, runs.c.state == RunState.DEAD.value)
+            .where(runs.c.run_id == run_id, runs.c.state.in_(_REVIVABLE))
             .values(
                 state=RunState.RECORDED.value,
                 started_attempt=0,

@@ -80,7 +80,7 @@ events = Table(
     Column("payload", LargeBinary),  # zlib; for a dead letter the raw entry's first bytes
     Column("payload_size", Integer, nullable=False),  # bytes before compression and bounding
     Column("payload_sha256", String(64), nullable=False),
-    # pending | done | dead | discarded | expired | erased
+    # pending | done | dead | discarded | cancelled | expired | erased
     Column("outcome", String(16), nullable=False),
     Column("reason", Text),
     Column("seen", Integer, nullable=False),  # entries that carried this identity
@@ -112,7 +112,7 @@ runs = Table(
     Column("scan_id", String(36)),
     Column("kind", String(16), nullable=False),  # live | replay
     Column("replay_id", String(36)),
-    Column("state", String(16), nullable=False),  # recorded | dispatched | done | dead
+    Column("state", String(16), nullable=False),  # recorded|dispatched|done|dead|cancelled
     Column("attempt", Integer, nullable=False),
     Column("started_attempt", Integer, nullable=False, server_default="0"),  # last one begun
     Column("starts", Integer, nullable=False, server_default="0"),  # attempts that were begun
@@ -126,6 +126,7 @@ runs = Table(
     Index("ix_runs_state_deadline", "state", "deadline"),
     Index("ix_runs_scan_id", "scan_id"),
     Index("ix_runs_event_pk", "event_pk"),
+    Index("ix_runs_created_at", "created_at"),
     # Of one replay an event has one run; null, of live runs, is equal to no other null.
     Index("uq_runs_replay_id_event_pk", "replay_id", "event_pk", unique=True),
     Index("ix_runs_replay_id_state", "replay_id", "state"),
@@ -248,6 +249,7 @@ deliveries = Table(
     Index("ix_deliveries_state_due_at", "state", "due_at"),
     Index("ix_deliveries_event_key", "event_key"),
     Index("ix_deliveries_replay_id_state", "replay_id", "state"),
+    Index("ix_deliveries_created_at", "created_at"),
 )
 
 attempts = Table(

@@ -118,14 +118,18 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         # Monitors see tasks when they ask for events (-E); nobody pays for it otherwise.
         "worker_send_task_events": settings.task_events,
         "task_send_sent_event": settings.task_events,
+        # Both say from their own loop that it comes round: see `scanherald health`.
+        "worker_consumer": "tasks.worker_heart:BeatingConsumer",
+        # Two beats do no double work either, and none forgets when it ticked last.
+        "beat_scheduler": "tasks.beat_heart:BeatingScheduler",
+        "beat_max_loop_interval": 10,
         "beat_schedule": beat_schedule(settings),
-        # Two beats do no double work, and none forgets when it ticked last.
-        "beat_scheduler": "tasks.ticks:LedgerScheduler",
     }
 
 
 app = Celery(
     "scanherald",
+    events="tasks.events:PromptEvents",
     include=[
         "tasks.reports",
         "tasks.on_demand",

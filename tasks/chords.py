@@ -22,6 +22,9 @@ from tasks.app import FETCH_DATA, FINISH_RUN, NOTE_CHORD_ERROR, RENDER_REPORT, a
 from tasks.priorities import priorities_of
 from tasks.publishing import broker_faults
 
+FETCH, FINISH = "fetch", "finish"
+"""The parts of a run that are no header."""
+
 
 def dispatch(tickets: Iterable[RunTicket]) -> None:
     """Publish one attempt of each run.
@@ -41,11 +44,17 @@ def header_sets(formats: Iterable[Format]) -> list[tuple[Format, ...]]:
     return [(name,) for name in formats]
 
 
+def task_ids(run_id: str, attempt: int, formats: Iterable[str]) -> list[str]:
+    """Every id under which a task of this attempt may have been published."""
+    headers = ("+".join(names) for names in header_sets(Format(name) for name in formats))
+    return [f"{run_id}:{part}:a{attempt}" for part in (FETCH, FINISH, *headers)]
+
+
 def _dispatch_one(ticket: RunTicket) -> None:
     if ticket.needs_data:
-        _signature(FETCH_DATA, ticket, "fetch").apply_async()
+        _signature(FETCH_DATA, ticket, FETCH).apply_async()
         return
-    body = _signature(FINISH_RUN, ticket, "finish")
+    body = _signature(FINISH_RUN, ticket, FINISH)
     if not ticket.formats:
         body.apply_async(([],))
         return

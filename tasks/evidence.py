@@ -50,10 +50,10 @@ def _load(parts: Wiring, scan_id: str, language: str | None) -> Run:
         run = runs.load_run(
             connection, runs.latest_run_of_scan(connection, scan_id.strip().lower())
         )
-    if run.state is RunState.DEAD:
+    if run.state in (RunState.DEAD, RunState.CANCELLED):
         raise InvalidEvent(
-            f"the run of scan {scan_id} is dead; for its reason see: scanherald runs --state dead; "
-            f"once that is mended: scanherald runs retry {run.run_id}"
+            f"the run of scan {scan_id} is {run.state}; for its reason see: scanherald runs "
+            f"--state {run.state}; once that is mended: scanherald runs retry {run.run_id}"
         )
     check_data(run)
     if language is None:

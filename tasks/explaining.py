@@ -68,6 +68,9 @@ def _run_steps(run: RowMapping) -> Iterator[Step]:
         text, verdict = f"{name} is done: {run['reason']}", Verdict.LETS_THROUGH
     elif state == RunState.DEAD:
         text, verdict = f"{name} is dead and tells nothing: {why}", Verdict.STOPS
+    elif state == RunState.CANCELLED:
+        retry = f"scanherald runs retry {run['run_id']}"
+        text, verdict = f"{name} tells nothing: {why}; again: {retry}", Verdict.STOPS
     else:
         text, verdict = f"{name} is {state}: it tells what there is when it is done", Verdict.WAITS
     yield Step(about="run", verdict=verdict, text=text, at=run["settled_at"] or run["created_at"])

@@ -32,7 +32,7 @@ from schemas.errors import (
     TransientError,
 )
 from schemas.events import EventType, decode_data
-from schemas.runs import Run, RunState, RunTicket
+from schemas.runs import Run, RunTicket
 from schemas.scans import decode_scan
 from schemas.settings import Settings
 from store import runs
@@ -89,7 +89,7 @@ def redeem(parts: Wiring, run_id: str, attempt: int) -> RunTicket | None:
     """
     with parts.ledger.read() as connection:
         run = runs.load_run(connection, run_id)
-    if run.state in (RunState.DONE, RunState.DEAD):
+    if run.state.is_settled:
         return None
     if not run.data:
         with parts.tracer.span(

@@ -27,7 +27,7 @@ from schemas.errors import (
 from schemas.events import EventType
 from schemas.notifications import REASONS, ArtifactLink, Notification
 from schemas.reports import Format, Report
-from schemas.runs import Run, RunState
+from schemas.runs import Run
 from store import runs
 from store.deliveries import DeliveryTicket
 from tasks import wiring
@@ -106,7 +106,7 @@ def settle(parts: Wiring, run_id: str, attempt: int) -> list[DeliveryTicket]:
         run = runs.load_run(connection, run_id)
         shown = _shown_formats(connection, run)
         rows = runs.reports_of_run(connection, run) if shown else {}
-    if run.state in (RunState.DONE, RunState.DEAD):
+    if run.state.is_settled:
         return []
     with parts.tracer.span("finish", run.traceparent, run_id=run_id, attempt=attempt):
         return _settle_loaded(parts, run, shown, rows, attempt)

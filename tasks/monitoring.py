@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 import structlog
 from celery.result import AsyncResult
+from celery.states import READY_STATES, SUCCESS
 
-from schemas.errors import BrokerUnavailable, ScanheraldError
+from schemas.errors import BrokerUnavailable, ScanheraldError, StreamUnavailable
 from schemas.events import EventType
 from schemas.notifications import ChannelKind
 from store import figures, runs
 from store.deliveries import count_deliveries
+from store.endpoints import disabled_endpoints
 from tasks import wiring
 from tasks.app import QUEUES, app
+from tasks.lag import read_lag
+from tasks.last_hours import notification_figures, task_figures
+from tasks.presence import SILENT_S, Presence, Seen
 from tasks.publishing import broker_faults
 from tasks.queues import queue_depth
 from tasks.wiring import Wiring
@@ -26,11 +32,14 @@ INSPECT_TIMEOUT_S = 2.0
 
 
 class CeleryMonitor:
-    """Questions to the broker and its workers.  Each call may block for some seconds."""
+    """Questions to the broker and its workers.
+
+    Each call may block for some seconds, and raises BrokerUnavailable.
+    """
 
     def get_worker_stats(self) -> dict[str, Any]:
         """Workers that answer: ``total_workers``, and by name their pool and totals."""
-        stats = app.control.inspect(timeout=INSPECT_TIMEOUT_S).stats() or {}
+        stats = _asked("stats")
         return {
             "total_workers": len(stats),
             "workers": {
@@ -45,21 +54,27 @@ class CeleryMonitor:
         }
 
     def get_queue_stats(self) -> dict[str, Any]:
-        """Messages waiting per queue.  Raises BrokerUnavailable."""
+        """Messages waiting per queue, of every priority."""
         depths = {name: queue_depth(name) for name in QUEUES}
         return {"queues": depths, "total_messages": sum(depths.values())}
 
     def get_task_status(self, task_id: str) -> dict[str, Any]:
         """A task's state: Celery's, or the ledger's where Celery knows nothing (any more)."""
-        result: AsyncResult[Any] = app.AsyncResult(task_id)
-        status: dict[str, Any] = {"task_id": task_id, "state": result.state, "source": "celery"}
-        if result.state == "PENDING":
+        with broker_faults():
+            result: AsyncResult[Any] = app.AsyncResult(task_id)
+            state = result.state
+        status: dict[str, Any] = {"task_id": task_id, "state": state, "source": "celery"}
+        if state == "PENDING":
             known = self._ledger_status(task_id)
             if known is not None:
                 return {"task_id": task_id, "source": "ledger", **known}
-        if result.ready():
-            status["result"] = result.result if result.successful() else str(result.result)
+        if state in READY_STATES:
+            status["result"] = result.result if state == SUCCESS else str(result.result)
         return status
+
+    def get_active_tasks(self) -> dict[str, Any]:
+        """By worker, the tasks in its hand: ``id, name, args, kwargs, time_start, worker_pid``."""
+        return _asked("active")
 
     def get_registered_tasks(self) -> list[str]:
         """Our task names, sorted."""
@@ -68,9 +83,8 @@ class CeleryMonitor:
 
     def get_scheduled_tasks(self) -> dict[str, Any]:
         """Tasks with a countdown that workers hold, and beat's schedule."""
-        held = app.control.inspect(timeout=INSPECT_TIMEOUT_S).scheduled() or {}
         return {
-            "workers": held,
+            "workers": _asked("scheduled"),
             "beat": {
                 name: {"task": entry["task"], "schedule": str(entry["schedule"])}
                 for name, entry in app.conf.beat_schedule.items()
@@ -87,19 +101,24 @@ class CeleryMonitor:
         }
 
     def revoke_task(self, task_id: str, terminate: bool = False) -> dict[str, Any]:
-        """Tell workers not to start a task, or with ``terminate`` to kill it at work."""
-        app.control.revoke(task_id, terminate=terminate)
+        """Tell workers not to start a task, or with ``terminate`` to kill it at work.
+
+        They are told, not asked: a worker that is away never learns of it.
+        """
+        with broker_faults():
+            app.control.revoke(task_id, terminate=terminate)
         return {"task_id": task_id, "revoked": True, "terminated": terminate}
 
     def purge_queue(self, name: str | None = None) -> dict[str, Any]:
-        """Drop the waiting messages of one queue, or of all.  Raises ValueError for a wrong name.
+        """Drop the waiting messages of one queue, of every priority, or of all queues.
 
         What the ledger has recorded is not lost: the sweep publishes it again.
+        Raises ValueError for a wrong name.
         """
         if name is not None and name not in QUEUES:
             raise ValueError(f"no queue {name!r}; there are: {', '.join(QUEUES)}")
         purged: dict[str, int] = {}
-        with app.connection_for_write() as connection:
+        with broker_faults(), app.connection_for_write() as connection:
             for queue in QUEUES if name is None else (name,):
                 channel: Any = connection.channel()
                 try:
@@ -117,6 +136,12 @@ class CeleryMonitor:
             return figures.status_of(connection, identity)
 
 
+def _asked(question: str) -> dict[str, Any]:
+    """What each worker that answers in time says."""
+    with broker_faults():
+        return getattr(app.control.inspect(timeout=INSPECT_TIMEOUT_S), question)() or {}
+
+
 def get_celery_monitor() -> CeleryMonitor:
     """The monitor."""
     return CeleryMonitor()
@@ -124,16 +149,29 @@ def get_celery_monitor() -> CeleryMonitor:
 
 @app.task(name="monitor_celery_health")
 def monitor_celery_health() -> dict[str, Any]:
-    """Workers, queues and the ledger: ``status`` is healthy or unhealthy.  Kept."""
+    """Workers, queues, the stream and the ledger: ``status`` is healthy or unhealthy.  Kept.
+
+    A worker counts by its answer or by its heartbeat: a busy one of a solo pool,
+    such as the one that works on this, cannot answer.
+    """
     parts = wiring.current()
     problems: list[str] = []
     found: dict[str, Any] = {}
     monitor = get_celery_monitor()
+    alive: list[Seen] = []
     try:
-        with broker_faults():
-            found["workers"] = monitor.get_worker_stats()
-            found["queues"] = monitor.get_queue_stats()
-        if not found["workers"]["total_workers"]:
+        found["stream_lag"] = _lag(parts)
+        seen = _presence(parts)
+        found["heartbeats"] = [one._asdict() for one in seen]
+        alive = [one for one in seen if one.part == "worker" and one.ago_s < SILENT_S]
+    except StreamUnavailable as error:
+        problems.append(str(error))
+    try:
+        began = time.monotonic()
+        found["queues"] = monitor.get_queue_stats()
+        found["broker_ms"] = _ms_since(began)
+        found["workers"] = monitor.get_worker_stats()
+        if not (found["workers"]["total_workers"] or alive):
             problems.append("no worker answers")
     except BrokerUnavailable as error:
         problems.append(str(error))
@@ -142,13 +180,31 @@ def monitor_celery_health() -> dict[str, Any]:
         with parts.ledger.read() as connection:
             found["runs"] = runs.count_runs(connection)
             oldest = runs.oldest_unsettled(connection)
-        found["ledger_ms"] = round((time.monotonic() - began) * 1000, 1)
+        found["ledger_ms"] = _ms_since(began)
         found["oldest_unfinished_run_s"] = (
             None if oldest is None else round((parts.clock() - oldest).total_seconds(), 1)
         )
     except ScanheraldError as error:
         problems.append(str(error))
     return _report_health(parts, "celery_health", found, problems)
+
+
+def _lag(parts: Wiring) -> list[dict[str, Any]]:
+    settings = parts.settings
+    lags = read_lag(settings.redis_url, settings.streams, settings.consumer_group, parts.clock())
+    return [asdict(lag) for lag in lags]
+
+
+def _presence(parts: Wiring) -> list[Seen]:
+    presence = Presence(parts.settings)
+    try:
+        return presence.read()
+    finally:
+        presence.close()
+
+
+def _ms_since(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 1)
 
 
 @app.task(name="monitor_notification_health")
@@ -164,7 +220,11 @@ def monitor_notification_health() -> dict[str, Any]:
         with parts.ledger.read() as connection:
             counts = count_deliveries(connection)
             found["active_preferences"] = figures.count_subscribers(connection)
-            overdue = figures.overdue_deliveries(connection, parts.clock() - timedelta(minutes=5))
+            now = parts.clock()
+            overdue = figures.overdue_deliveries(connection, now - timedelta(minutes=5))
+            found["failed_last_hour"] = figures.failed_since(connection, now - timedelta(hours=1))
+            found["paused_destinations"] = figures.paused_destinations(connection, now)
+            found["disabled_addresses"] = len(disabled_endpoints(connection))
         found["deliveries"] = {
             f"{channel}.{state}": count for (channel, state), count in counts.items()
         }
@@ -180,22 +240,20 @@ def monitor_notification_health() -> dict[str, Any]:
 def get_notification_stats() -> dict[str, Any]:
     """Deliveries and attempts of the last 24 hours by channel, state and outcome.  Kept."""
     parts = wiring.current()
-    now = parts.clock()
-    with parts.ledger.write() as connection:
-        found = figures.delivery_figures(connection, now - timedelta(hours=24))
-        figures.save_statistics(connection, "notifications", found, now)
-    return {"taken_at": now.isoformat(), "hours": 24, **found}
+    return _kept(parts, "notifications", notification_figures(parts, 24))
 
 
 @app.task(name="get_task_statistics")
 def get_task_statistics(hours: int = 24) -> dict[str, Any]:
-    """Events, runs and reports of the last ``hours`` with render times.  Kept."""
+    """Events, runs and reports of the last ``hours`` with rates and render times.  Kept."""
     parts = wiring.current()
-    now = parts.clock()
+    return _kept(parts, "tasks", task_figures(parts, hours))
+
+
+def _kept(parts: Wiring, kind: str, found: dict[str, Any]) -> dict[str, Any]:
     with parts.ledger.write() as connection:
-        found = figures.activity_since(connection, now - timedelta(hours=hours))
-        figures.save_statistics(connection, "tasks", {"hours": hours, **found}, now)
-    return {"taken_at": now.isoformat(), "hours": hours, **found}
+        figures.save_statistics(connection, kind, found, parts.clock())
+    return found
 
 
 def _report_health(

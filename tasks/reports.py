@@ -26,7 +26,7 @@ from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import InvalidEvent, NotFound, PermanentError, RenderFailed, TransientError
 from schemas.presentation import PLAIN, Presentation
 from schemas.reports import Format, Report
-from schemas.runs import Run
+from schemas.runs import Run, RunState
 from schemas.scans import decode_scan
 from schemas.settings import environment_name
 from store import runs
@@ -57,7 +57,7 @@ PRESENTATIONS_KEPT = 4
 def render_report(
     self: Task[..., Any], run_id: str, attempt: int, formats: list[str]
 ) -> dict[str, str]:
-    """Render ``formats`` of a run: ``{format: ready | failed | unfinished | superseded}``.
+    """Render ``formats`` of a run; each is ready, failed, unfinished, superseded or cancelled.
 
     ``unfinished`` means that a passing fault outlasted the fast retries; the
     body then leaves the run to the sweep's next attempt.  ``gone``: the run was erased.
@@ -99,6 +99,8 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
         run = runs.load_run(connection, run_id)
         if run.superseded:
             return dict.fromkeys([name.value for name in formats], "superseded")
+        if run.state is RunState.CANCELLED:
+            return dict.fromkeys([name.value for name in formats], "cancelled")
         start = runs.start_rendering(
             connection,
             run,

@@ -11,7 +11,7 @@ from datetime import timedelta
 import structlog
 
 from schemas.crash_points import CrashPoint, crash_here
-from schemas.errors import BrokerUnavailable
+from schemas.errors import BrokerUnavailable, StreamUnavailable
 from schemas.settings import Settings
 from store.deliveries import claim_due
 from store.runs import claim_unfinished
@@ -23,6 +23,7 @@ from tasks.digests import release_due
 from tasks.endpoints import settle_disabled
 from tasks.notifications import start_deliveries, started_by
 from tasks.pace import ahead_s
+from tasks.presence import SWEPT, Presence
 from tasks.queues import queue_depth
 from tasks.wiring import Wiring
 
@@ -38,7 +39,21 @@ def sweep() -> dict[str, int]:
 
     A queue that is deep already is given no more: what waits in it is late, not lost.
     """
-    return sweep_once(wiring.current())
+    parts = wiring.current()
+    found = sweep_once(parts)
+    _note_sweep(parts)
+    return found
+
+
+def _note_sweep(parts: Wiring) -> None:
+    """Beat, broker, a worker and the ledger worked together just now: health asks for it."""
+    presence = Presence(parts.settings)
+    try:
+        presence.note(SWEPT, "-", 0)
+    except StreamUnavailable as error:
+        log.warning("sweep_not_noted", error=str(error))
+    finally:
+        presence.close()
 
 
 def sweep_once(parts: Wiring) -> dict[str, int]:

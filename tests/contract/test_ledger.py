@@ -1624,8 +1624,35 @@ def test_the_status_of_runs_and_deliveries_is_found_by_their_ids(ledger: Ledger)
         ([], {}),
     ],
 )
-def test_percentiles_are_by_nearest_rank(values: list[float], expected: dict[str, float]) -> None:
-    assert figures.percentiles(values) == expected
+def test_percentiles_are_by_nearest_rank(
+    ledger: Ledger, values: list[float], expected: dict[str, float]
+) -> None:
+    for number, value in enumerate(values):
+        write(ledger, save_report, f"r{number}", "pdf", value)
+    write(ledger, save_report, "other", "csv", 7.0)
+    write(ledger, save_report, "unmade", "pdf", None)
+    table = tables.reports
+    spent = select(table.c.format.label("kind"), table.c.render_ms.label("spent"))
+    found = read(ledger, figures.percentiles, spent)
+    assert found.pop("csv") == {"p50": 7.0, "p95": 7.0, "p99": 7.0}
+    assert found.pop("pdf", {}) == expected
+    assert found == {}
+
+
+def save_report(connection: Connection, name: str, kind: str, render_ms: float | None) -> None:
+    connection.execute(
+        tables.reports.insert().values(
+            report_id=name,
+            scan_id=name,
+            format=kind,
+            language="en",
+            run_id="run",
+            tries=1,
+            status="ready",
+            render_ms=render_ms,
+            created_at=NOW,
+        )
+    )
 
 
 # Retention

@@ -20,7 +20,7 @@ from kombu.transport import memory
 from kombu.transport.virtual import BrokerState
 from sqlalchemy import select
 
-from listener import lag, publish, stream
+from listener import publish, stream
 from listener.decode import decode_batch
 from listener.stream import EventStreams
 from schemas.notifications import ChannelAddress, ChannelKind, Message, Receipt, Subscriber
@@ -31,7 +31,7 @@ from store.artifacts import ArtifactStore
 from store.events import record_batch
 from store.ledger import Ledger
 from store.subscribers import save_subscriber
-from tasks import reports, sweep, wiring
+from tasks import lag, presence, reports, sweep, wiring
 from tasks.app import app
 from tasks.wiring import Wiring
 
@@ -269,6 +269,7 @@ def join(
     monkeypatch.setattr(stream, "redis", fake)
     monkeypatch.setattr(publish, "redis", fake)
     monkeypatch.setattr(lag, "redis", fake)
+    monkeypatch.setattr(presence, "redis", fake)
 
     def join(
         consumer: str = "one", streams: tuple[str, ...] = ("scans:events",), *, now: bool = True

@@ -491,7 +491,7 @@ def test_what_is_not_dead_is_not_retried_and_said_so(
     run_id = record(light, make_scan()).run_id
     status, said = fail("runs", "retry", run_id, "--json", quiet=False)
     assert status == 1
-    assert f"not among the dead runs: {run_id}" in said
+    assert f"neither dead nor cancelled: {run_id}" in said
     status, said = fail("runs", "retry")
     assert status == 1
     assert "--dead" in said

@@ -44,6 +44,20 @@ class Stop(threading.Event):
         return self.is_set()
 
 
+class CountingHeart:
+    """What the loop says of itself."""
+
+    def __init__(self) -> None:
+        self.beats: list[str | None] = []
+        self.is_stopped = False
+
+    def beat(self, waits_for: str | None = None, holds_s: float = 0.0) -> None:
+        self.beats.append(waits_for)
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+
 class Trial:
     """A listener that stops when it has read all there is."""
 
@@ -52,6 +66,7 @@ class Trial:
         self.client = client
         self.join = join
         self.stop = Stop()
+        self.heart: Any = CountingHeart()
         self.journal: list[tuple[str, Any]] = []
         self.on_dispatch: Callable[[list[RunTicket]], None] = lambda _: None
         self.logs: list[Any] = []
@@ -71,7 +86,9 @@ class Trial:
         streams.read_new = read_new
         self.stop.clear()
         with capture_logs() as self.logs:
-            Listener(streams, self.parts, self._dispatch, lambda: self.depth, self.stop).run()
+            Listener(
+                streams, self.parts, self._dispatch, lambda: self.depth, self.stop, self.heart
+            ).run()
 
     def _dispatch(self, tickets: Any) -> None:
         self.journal.append(("dispatch", list(tickets)))

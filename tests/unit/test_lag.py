@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from listener.lag import StreamLag, read_lag
 from schemas.errors import StreamUnavailable
+from tasks.lag import StreamLag, read_lag
 
 STREAM = "scans:events"
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -51,7 +51,7 @@ STATS = {
 
 
 @pytest.fixture
-def workers(broker: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def workers(broker: Any, join: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the workers answer."""
     answers: dict[str, Any] = {"stats": STATS, "scheduled": {"worker@one": []}}
 

@@ -1,0 +1,81 @@
+"""A worker's heart: Celery's consumer, whose loop says that it comes round.
+
+The loop is the worker's main one, which takes messages and watches the pool.  A
+task that hangs in a pool process is not its matter: the loop ends it at its
+time limit.  A ``solo`` pool works in the loop itself, so while it has a task
+its heartbeat holds for as long as a task may take.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from celery.concurrency.solo import TaskPool as SoloPool
+from celery.signals import task_postrun, task_prerun, worker_shutdown, worker_shutting_down
+from celery.worker.consumer import Consumer
+
+from store.heartbeats import HOLDS_S
+from tasks import wiring
+from tasks.heart import FILE_EVERY_S, Heart
+
+
+@cache
+def _heart() -> Heart:
+    return Heart("worker", wiring.settings())
+
+
+class BeatingConsumer(Consumer):
+    """Celery's consumer, beating while it waits for the broker too."""
+
+    hub: Any
+    pool: Any
+    timer: Any
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        _heart().beat()
+        if self.hub is not None:  # then the loop itself keeps the timer; else a thread does
+            self.timer.call_repeatedly(FILE_EVERY_S, _heart().beat)
+        if isinstance(self.pool, SoloPool):
+            task_prerun.connect(_solo_begins)
+            task_postrun.connect(_solo_ends)
+        worker_shutting_down.connect(_stopping)
+        worker_shutdown.connect(_stopped)
+
+    def perform_pending_operations(self) -> None:
+        """Beat: every turn of the loop that serves brokers without an event loop comes here."""
+        _heart().beat()
+        super().perform_pending_operations()
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Wait for the broker as Celery does, and beat at every look whether to stop."""
+        ensure = conn.ensure_connection
+
+        def beating(*arguments: Any, callback: Any, **options: Any) -> Any:
+            def look() -> None:
+                _heart().beat(waits_for="the broker")
+                callback()
+
+            return ensure(*arguments, callback=look, **options)
+
+        conn.ensure_connection = beating
+        return super().ensure_connected(conn)
+
+
+def _solo_begins(**_: Any) -> None:
+    _heart().beat(holds_s=wiring.settings().task_time_limit_s + HOLDS_S)
+
+
+def _solo_ends(**_: Any) -> None:
+    _heart().beat()
+
+
+def _stopping(**_: Any) -> None:
+    """Tasks in hand are finished now, and the loop rests."""
+    holds_s = wiring.settings().task_time_limit_s + HOLDS_S
+    _heart().beat(waits_for="the end of its tasks", holds_s=holds_s)
+
+
+def _stopped(**_: Any) -> None:
+    _heart().stop()
