@@ -60,8 +60,10 @@ def health_command(
         raise typer.Exit(liveness.answer(question, settings.heartbeat_folder))
     from listener.health import EVERYTHING, Examiner
     from tasks import wiring
+    from tasks.logs import configure_logs
 
     _known(names or [], EVERYTHING)
+    configure_logs(settings.model_copy(update={"log_level": "ERROR"}))  # the table says the rest
     wiring.use(settings)
     parts = wiring.current()
     examiner, asked = Examiner(parts), _asked(names or [], ready=ready)

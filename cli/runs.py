@@ -106,10 +106,13 @@ def cancel_command(
     """
     from tasks import wiring
     from tasks.cancelling import cancel
+    from tasks.logs import configure_logs
 
     if bool(run_ids) == bool(domain):
         raise InvalidSettings("name runs, or give --domain for all unfinished runs of a domain")
-    wiring.use(load_settings())
+    settings = load_settings()
+    configure_logs(settings.model_copy(update={"log_level": "ERROR"}))  # what is said below
+    wiring.use(settings)
     parts = wiring.current()
     parts.ledger.migrate()
     try:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from tasks.wiring import Wiring
 
 app = typer.Typer(
-    no_args_is_help=True, help="Celery's tasks: what workers and queues hold, and taking it away."
+    no_args_is_help=True,
+    help="Celery's tasks: what workers and queues hold, and taking it away.",
+    epilog="Example: scanherald tasks active",
 )
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="A task's id.")]

@@ -73,6 +73,7 @@ def _welcome(url: str, data_dir: Path, stream: str, wanted: int) -> None:
         f"scanherald is up. Data: {data_dir}\n"
         f"Publish: redis-cli -p {port} XADD {stream} '*' data \"$(cat scan.json)\"\n"
         f"     or: REDIS_URL={url} scanherald publish scan.json\n"
+        f"Health: REDIS_URL={url} SCANHERALD_DATA_DIR={data_dir} scanherald health\n"
         "Stop with Ctrl-C.",
         soft_wrap=True,
     )

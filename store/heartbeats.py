@@ -156,8 +156,7 @@ def _judge(heartbeat: Heartbeat, now: float) -> PartHealth:
         return PartHealth(
             part,
             State.DOWN,
-            f"process {pid} ended without a clean stop, {age:.0f} s after its last heartbeat or "
-            "earlier",
+            f"process {pid} ended without a clean stop; its last heartbeat is {age:.0f} s old",
             f"see why in its log, and start it: scanherald {_VERBS[part]}",
         )
     if age > heartbeat.holds_s:

@@ -8,11 +8,12 @@ its heartbeat holds for as long as a task may take.
 
 from __future__ import annotations
 
+import atexit
 from functools import cache
 from typing import Any
 
 from celery.concurrency.solo import TaskPool as SoloPool
-from celery.signals import task_postrun, task_prerun, worker_shutdown, worker_shutting_down
+from celery.signals import task_postrun, task_prerun, worker_shutting_down
 from celery.worker.consumer import Consumer
 
 from store.heartbeats import HOLDS_S
@@ -22,7 +23,9 @@ from tasks.heart import FILE_EVERY_S, Heart
 
 @cache
 def _heart() -> Heart:
-    return Heart("worker", wiring.settings())
+    heart = Heart("worker", wiring.settings())
+    atexit.register(heart.stop)  # Celery's signal of the end is not sent in a cold shutdown
+    return heart
 
 
 class BeatingConsumer(Consumer):
@@ -41,7 +44,6 @@ class BeatingConsumer(Consumer):
             task_prerun.connect(_solo_begins)
             task_postrun.connect(_solo_ends)
         worker_shutting_down.connect(_stopping)
-        worker_shutdown.connect(_stopped)
 
     def perform_pending_operations(self) -> None:
         """Beat: every turn of the loop that serves brokers without an event loop comes here."""
@@ -75,7 +77,3 @@ def _stopping(**_: Any) -> None:
     """Tasks in hand are finished now, and the loop rests."""
     holds_s = wiring.settings().task_time_limit_s + HOLDS_S
     _heart().beat(waits_for="the end of its tasks", holds_s=holds_s)
-
-
-def _stopped(**_: Any) -> None:
-    _heart().stop()
