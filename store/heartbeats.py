@@ -20,11 +20,12 @@ from schemas.health import PartHealth, State, worst
 
 PARTS = ("listener", "worker", "beat")
 
-HOLDS_S = 25.0
+HOLDS_S = 28.0
 """A heartbeat is good for so long, unless it says that its loop will be away for longer.
 
-A hung loop is to be seen within 30 s.  A healthy one is away for 20 s at most: so long a SQLite
-writer waits for another one; between two tries it waits 10 s, for a server 5 s."""
+A hung loop is to be seen within 30 s, and one that was written may be a second old.  A healthy
+loop is away for 20 s at most: so long a SQLite writer waits for another one, and so long Celery
+may need, 5 s at a time, to learn that none of its connections answers."""
 
 FORGOTTEN_S = 86_400.0
 """Files of other hosts in a shared folder are deleted after this."""

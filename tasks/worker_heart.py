@@ -20,6 +20,8 @@ from store.heartbeats import HOLDS_S
 from tasks import wiring
 from tasks.heart import FILE_EVERY_S, Heart
 
+BROKER = "the broker"
+
 
 @cache
 def _heart() -> Heart:
@@ -50,13 +52,25 @@ class BeatingConsumer(Consumer):
         _heart().beat()
         super().perform_pending_operations()
 
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Let go of the broken connection, which may wait for its server more than once."""
+        _heart().beat(waits_for=BROKER)
+        super().on_connection_error_after_connected(exc)
+        _heart().beat(waits_for=BROKER)
+
+    def on_close(self) -> None:
+        """Between letting go and connecting anew each step of the consumer is stopped."""
+        _heart().beat(waits_for=BROKER)
+        super().on_close()
+
     def ensure_connected(self, conn: Any) -> Any:
         """Wait for the broker as Celery does, and beat at every look whether to stop."""
+        _heart().beat(waits_for=BROKER)
         ensure = conn.ensure_connection
 
         def beating(*arguments: Any, callback: Any, **options: Any) -> Any:
             def look() -> None:
-                _heart().beat(waits_for="the broker")
+                _heart().beat(waits_for=BROKER)
                 callback()
 
             return ensure(*arguments, callback=look, **options)

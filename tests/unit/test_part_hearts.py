@@ -116,8 +116,19 @@ def test_a_worker_that_waits_for_its_broker_beats(
     made = consumer(monkeypatch, hub=object(), pool=object())
     monkeypatch.setattr(Consumer, "ensure_connected", as_celery_does)
     assert made.ensure_connected(Connection()) == "connected"
-    assert heart.beats[1:] == [("the broker", HOLDS_S)] * 3
+    assert heart.beats[1:] == [("the broker", HOLDS_S)] * 4
     assert len(looked) == 3
+
+
+def test_letting_go_of_a_broken_connection_takes_long_and_is_no_hang(
+    heart: Journal, signals: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = consumer(monkeypatch, hub=object(), pool=object())
+    monkeypatch.setattr(Consumer, "on_connection_error_after_connected", lambda *_: None)
+    monkeypatch.setattr(Consumer, "on_close", lambda _: None)
+    made.on_connection_error_after_connected(ConnectionError("away"))
+    made.on_close()
+    assert heart.beats[1:] == [("the broker", HOLDS_S)] * 3
 
 
 def test_a_solo_worker_is_away_for_a_task_at_most(
