@@ -226,7 +226,8 @@ def test_why_tells_that_it_was_cancelled(
     cancel(parts, [ticket.run_id], "a trial")
     with parts.ledger.read() as connection:
         run = load_run(connection, ticket.run_id)
-        steps = explain(read_decision(connection, "anna", ticket.run_id), clock())
+        decision = read_decision(connection, "anna", ticket.run_id)
+    steps = explain(decision, clock(), parts.settings)
     assert run.event_type is EventType.SCAN_COMPLETED
     assert steps[0].text == (
         f"the run {ticket.run_id} of scan.completed tells nothing: {CANCELLED}; "
@@ -242,6 +243,7 @@ def command(
     parts: Any, revoked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, Any]]:
     """Cancel by command; returns its JSON."""
+    monkeypatch.setattr("tasks.logs.configure_logs", lambda _: None)  # of the whole process
     monkeypatch.setattr(wiring, "use", lambda _: None)
     monkeypatch.setattr(parts, "close", lambda: None)
     monkeypatch.setenv("SCANHERALD_DATA_DIR", str(parts.settings.data_dir))

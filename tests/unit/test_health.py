@@ -356,6 +356,7 @@ def states(parts: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, State]:
                 name, said[name], "says [bold]so[/bold]", "do" if said[name] else ""
             ),
         )
+    monkeypatch.setattr("tasks.logs.configure_logs", lambda _: None)  # of the whole process
     monkeypatch.setenv("SCANHERALD_DATA_DIR", str(parts.settings.data_dir))
     monkeypatch.setenv("COLUMNS", "200")
     return said
