@@ -12,16 +12,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import structlog
-
 from schemas.errors import BrokerUnavailable
 from store.cancelling import cancel_run
 from tasks.app import app
 from tasks.chords import task_ids
 from tasks.publishing import broker_faults
 from tasks.wiring import Wiring
-
-log = structlog.get_logger("tasks.cancelling")
 
 BATCH = 100
 """Runs of one transaction, and of one message to the workers."""
@@ -79,7 +75,6 @@ def cancel(parts: Wiring, run_ids: Sequence[str], reason: str) -> Cancelling:
                 continue
             outcome.cancelled.append(found.run_id)
             tasks += task_ids(found.run_id, found.attempt, found.formats)
-        log.info("runs_cancelled", runs=len(outcome.cancelled), suppressed=outcome.suppressed)
         _revoke(outcome, tasks)
     return outcome
 
@@ -92,4 +87,3 @@ def _revoke(outcome: Cancelling, tasks: Sequence[str]) -> None:
             app.control.revoke(tasks)
     except BrokerUnavailable as error:
         outcome.not_revoked = str(error)
-        log.warning("tasks_not_revoked", tasks=len(tasks), error=str(error))
