@@ -17,10 +17,10 @@ from typing import Any
 import structlog
 from sqlalchemy import text
 
-from listener.lag import StreamLag, read_lag
 from schemas.errors import NotFound, ScanheraldError
 from store.gauges import LedgerGauges, read_gauges
 from tasks.app import QUEUES
+from tasks.lag import StreamLag, read_lag
 from tasks.queues import queue_depth
 from tasks.wiring import Wiring
 from tasks.workers import count_workers

@@ -76,7 +76,7 @@ class LedgerAudit:
         self._progress = progress
 
     def events(self) -> None:
-        """``events = done + dead + discarded + cancelled + expired + erased + in_flight + unaccounted``.
+        """``events`` is the sum of all but ``repeats``, which came again.
 
         ``repeats`` came again.  A dead letter that an operator discarded keeps its row,
         which says why.  Of ``expired`` and ``erased`` ones the bare identity is left.

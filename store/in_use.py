@@ -1,6 +1,6 @@
 """What is in use, and therefore deleted by no cleanup, said in one place.
 
-A **run** is in use until it is settled, ``done`` or ``dead``.
+A **run** is in use until it is settled, ``done``, ``dead`` or ``cancelled``.
 
 A **delivery** is in use until it is settled, ``sent``, ``failed`` or
 ``suppressed``: one that is due, held for quiet hours or a digest, told by a

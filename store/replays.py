@@ -234,6 +234,7 @@ def _runs_by_outcome(connection: Connection, replay_id: str) -> dict[str, int]:
     return {
         "done": states.get(RunState.DONE.value, 0),
         "dead": states.get(RunState.DEAD.value, 0),
+        "cancelled": states.get(RunState.CANCELLED.value, 0),
         "unfinished": sum(states.get(name, 0) for name in _UNSETTLED),
     }
 

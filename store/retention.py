@@ -46,7 +46,7 @@ from store.tables import (
 LEAST_KEPT_DAYS = 1
 """No cleanup forgets what is younger."""
 
-SETTLED_OUTCOME = ("done", "dead", "discarded")
+SETTLED_OUTCOME = ("done", "dead", "cancelled", "discarded")
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ def test_an_event_has_one_run_of_a_replay_under_its_newest_runs_inputs(ledger: L
     with ledger.read() as connection:
         found = replays.describe(connection, replays.load_replay(connection, "r-1"))
         assert runs.formats_of_event(connection, 1) == (Format.JSON, Format.CSV)
-    assert found["runs"] == {"done": 1, "dead": 0, "unfinished": 0}
+    assert found["runs"] == {"done": 1, "dead": 0, "cancelled": 0, "unfinished": 0}
     assert found["reports"] == {"ready": 1}
     assert found["deliveries"] == {}
 

@@ -100,7 +100,7 @@ def test_killed_at_every_window_and_resumed_each_artifact_and_delivery_is_made_o
         40,
         40,
     )
-    assert found["runs"] == {"done": 40, "dead": 0, "unfinished": 0}
+    assert found["runs"] == {"done": 40, "dead": 0, "cancelled": 0, "unfinished": 0}
     assert found["reports"] == {"ready": 40 * PRESSES}
     service.wait(lambda: all(row["settled_at"] for row in service.deliveries()))
     sent = Counter(request.headers["webhook-id"] for request in service.sink.requests)

@@ -15,6 +15,7 @@ from listener.meter import Meter
 from listener.serving import served
 from schemas import metrics
 from schemas.errors import InvalidSettings
+from tasks.heart import Heart
 
 STREAM = "scans:events"
 
@@ -46,7 +47,8 @@ def listen(parts: Any, client: Any, join: Any) -> Callable[..., Meter]:
 
         streams.read_new = read_new
         meter = Meter()
-        Listener(streams, parts, lambda _: None, lambda: next(waiting, 0), stop, meter).run()
+        heart = Heart("listener", parts.settings)
+        Listener(streams, parts, lambda _: None, lambda: next(waiting, 0), stop, heart, meter).run()
         return meter
 
     return listen

@@ -115,7 +115,7 @@ def bury(parts: Wiring, fields: dict[bytes, bytes], entry_id: str = "7-0", looks
 def test_a_replay_answers_in_json_and_is_listed(run: Any, two: None) -> None:
     found = answer(run("replay", "--force", "--formats", "csv", "--json").stdout)
     assert (found["state"], found["started"], found["formats"]) == ("done", 2, ["csv"])
-    assert found["runs"] == {"done": 2, "dead": 0, "unfinished": 0}
+    assert found["runs"] == {"done": 2, "dead": 0, "cancelled": 0, "unfinished": 0}
     assert found["reports"] == {"ready": 2}
     assert answer(run("replays", "--json").stdout) == [found]
     assert answer(run("replays", "show", found["replay_id"], "--json").stdout) == found

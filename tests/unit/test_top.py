@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.top import Lately, frame, span
-from listener.lag import StreamLag
 from listener.look import Answer, BrokerGauges, Look
 from schemas.errors import BrokerUnavailable, ChannelUnavailable
 from schemas.notifications import ChannelKind
@@ -20,6 +19,7 @@ from schemas.runs import DeadEntry, Entry
 from store.events import record_dead
 from store.gauges import read_gauges
 from tasks.finish import settle
+from tasks.lag import StreamLag
 from tasks.notifications import try_delivery
 from tasks.reports import render_formats
 

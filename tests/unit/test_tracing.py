@@ -21,6 +21,7 @@ from schemas.settings import load_settings
 from store.deliveries import DeliveryTicket
 from tasks import tracing_setup
 from tasks.finish import settle
+from tasks.heart import Heart
 from tasks.notifications import try_delivery
 from tasks.otel import OpenTelemetry
 from tasks.reports import render_formats
@@ -84,7 +85,8 @@ def listen(client: Any, join: Any) -> Callable[..., list[Any]]:
             return found
 
         streams.read_new = read_new
-        Listener(streams, parts, tickets.extend, lambda: 0, stop).run()
+        heart = Heart("listener", parts.settings)
+        Listener(streams, parts, tickets.extend, lambda: 0, stop, heart).run()
         return tickets
 
     return listen

@@ -8,7 +8,7 @@ from alembic import op
 import store.tables
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
