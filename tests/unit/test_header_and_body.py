@@ -186,7 +186,7 @@ def test_an_unexpected_crash_is_a_status_and_a_reason_and_never_raised(
 
 
 def test_a_run_that_nobody_knows_is_a_status_too(parts: Any) -> None:
-    assert header(RunTicket("gone", 1, (), needs_data=False), "pdf") == {"pdf": "unfinished"}
+    assert header(RunTicket("gone", 1, (), needs_data=False), "pdf") == {"pdf": "gone"}
 
 
 def test_a_header_that_runs_into_the_soft_time_limit_has_failed_with_the_limit_named(
