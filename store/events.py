@@ -476,7 +476,7 @@ def _compared_with_earlier(
             scans.c.event_pk,
             scans.c.finished_at,
             scans.c.score,
-            events.c.payload.is_not(None).label("kept"),
+            events.c.payload.is_not(None).label("has_bytes"),
         )
         .join(events, events.c.event_pk == scans.c.event_pk)
         .where(
@@ -504,8 +504,8 @@ def _comparable(
 ) -> tuple[EarlierEvent, ...]:
     """The last scan with a score, however many had none since, and the latest of those.
 
-    Some of them may not be judged yet: which can be trusted is for the judgement.
-    What a cleanup has deleted of is nothing to compare with.
+    Some of them may not be judged yet: which can be trusted is for the judgement.  A
+    cleanup keeps the bytes of these; what it has deleted cannot be compared with.
     """
     since = list(itertools.takewhile(lambda row: row.score is None, before))
     scored = before[len(since) : len(since) + 1]
@@ -514,7 +514,7 @@ def _comparable(
     return tuple(
         EarlierEvent(row.scan_id, row.event_pk, row.finished_at)
         for row in reversed([*since[:SCANS_SINCE], *scored])
-        if row.kept
+        if row.has_bytes
     )
 
 

@@ -14,8 +14,9 @@ its domain (``SCANHERALD_KEEP_NEWEST_SCANS``).
 A **scan's bytes** are in use while a run of their event is; while the scan is
 one of the newest of its domain, because the next one is compared with the scan
 before it, anomalies with two more, and the oldest of those with one before it;
-and while a run whose own bytes are young names them as one it may be compared
-with: without them its report could not be made again as it was.
+while it is one of the newest that have a score, because what has none since may
+not be trusted; and while a run whose own bytes are young names them among the scans
+before: without them its report could not be made again as it was.
 
 An **event's record** is in use while its bytes are by the rules above, while an
 artifact of its scan is left, or while a delivery that tells of it is in use.
@@ -31,13 +32,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, and_, cast, exists, literal, or_, select, true
+from sqlalchemy import ColumnElement, and_, exists, literal, or_, select, true
 
 from schemas.runs import DeliveryState, RunState
+from store.events import SCANS_SINCE
 from store.tables import deliveries, events, notifications, reports, runs, scans
 
 COMPARED = 3
 """Scans of a domain that the next one may be compared with."""
+SCORED = 2
+"""Of those with a score, however many have come since: the one compared with, and one before it."""
 
 UNSETTLED_RUN = [RunState.RECORDED.value, RunState.DISPATCHED.value]
 SETTLED_DELIVERY = [
@@ -64,7 +68,7 @@ def bytes_in_use(keep_newest: int, young: datetime) -> ColumnElement[bool]:
         _unsettled_run(),
         exists().where(
             scans.c.event_pk == events.c.event_pk,
-            _among_newest(max(COMPARED, keep_newest) + 1),
+            or_(_among_newest(max(COMPARED, keep_newest) + 1), _among_newest_scored(SCORED)),
         ),
         exists(
             select(literal(1))
@@ -75,20 +79,11 @@ def bytes_in_use(keep_newest: int, young: datetime) -> ColumnElement[bool]:
             .where(
                 scans.c.event_pk == events.c.event_pk,
                 its_event.c.recorded_at >= young,
-                _names(its_run.c.inputs, events.c.event_pk),
+                _names(its_run.c.inputs),
             )
             .correlate(events)
         ),
     )
-
-
-def _names(inputs: ColumnElement[Any], event_pk: ColumnElement[int]) -> ColumnElement[bool]:
-    """Frozen inputs name an event as one that their scan may be compared with.
-
-    Sought in the JSON as it is written: both databases keep its text, and neither
-    has a word for lists that the other knows.
-    """
-    return cast(inputs, Text).contains(literal('event_pk": ') + cast(event_pk, Text) + ",")
 
 
 def record_in_use(keep_newest: int, young: datetime) -> ColumnElement[bool]:
@@ -135,8 +130,19 @@ def _told_by_unsettled(whose: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists(query)
 
 
-def _among_newest(keep: int) -> ColumnElement[bool]:
-    """A row of ``scans`` has fewer than ``keep`` later ones in its domain."""
+def _names(inputs: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Frozen inputs have an event among the scans that theirs may be compared with."""
+    paths: list[Any] = ["previous_event_pk"]
+    paths += [("earlier", number, "event_pk") for number in range(SCANS_SINCE + 1)]
+    return or_(*(inputs[path].as_integer() == events.c.event_pk for path in paths))
+
+
+def _among_newest_scored(keep: int) -> ColumnElement[bool]:
+    return and_(scans.c.score.is_not(None), _among_newest(keep, scored=True))
+
+
+def _among_newest(keep: int, *, scored: bool = False) -> ColumnElement[bool]:
+    """A row of ``scans`` has fewer than ``keep`` later ones in its domain, or such with a score."""
     if keep < 1:
         return ~true()
     later = scans.alias("newer")
@@ -151,6 +157,7 @@ def _among_newest(keep: int) -> ColumnElement[bool]:
                     later.c.scan_id < scans.c.scan_id,  # as the scan before is chosen
                 ),
             ),
+            *([later.c.score.is_not(None)] if scored else []),
         )
         .limit(1)
         .offset(keep - 1)

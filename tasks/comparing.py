@@ -19,22 +19,17 @@ log = structlog.get_logger("tasks.comparing")
 
 
 def frozen_comparison(
-    ledger: Ledger,
-    inputs: FrozenInputs,
-    finished_at: datetime,
-    *,
-    max_cookies: int,
-    gone_ok: bool = False,
+    ledger: Ledger, inputs: FrozenInputs, finished_at: datetime, *, max_cookies: int
 ) -> Comparison:
     """What the scan of these inputs, which finished then, is compared with.
 
-    One earlier scan is read at a time.  One whose bytes are broken is as if it had
-    never been.  One whose bytes were deleted raises InvalidEvent, unless ``gone_ok``:
-    a report without it would be another one under the same name.  Raises
-    LedgerUnavailable.
+    One earlier scan is read at a time; one that this release cannot read is passed over,
+    or no later scan of its domain could be judged again.  Raises InvalidEvent where the
+    bytes of one have been deleted since: a report without it would be another one under
+    the same name.  Raises LedgerUnavailable.
     """
-    earlier = _read(ledger, frozen_events(inputs, finished_at), gone_ok)
-    return choose_comparison(earlier, finished_at, max_cookies=max_cookies)
+    earlier = frozen_events(inputs, finished_at)
+    return choose_comparison(_read(ledger, earlier), finished_at, max_cookies=max_cookies)
 
 
 def frozen_events(inputs: FrozenInputs, finished_at: datetime) -> Sequence[EarlierEvent]:
@@ -47,21 +42,19 @@ def frozen_events(inputs: FrozenInputs, finished_at: datetime) -> Sequence[Earli
     return [EarlierEvent(inputs.previous_scan_id, inputs.previous_event_pk, finished_at)]
 
 
-def _read(ledger: Ledger, earlier: Sequence[EarlierEvent], gone_ok: bool) -> Iterator[Earlier]:
+def _read(ledger: Ledger, earlier: Sequence[EarlierEvent]) -> Iterator[Earlier]:
     for item in earlier:
         with ledger.read() as connection:
             data = read_payload(connection, item.event_pk)
-        if data is None and gone_ok:
-            continue
         if data is None:
             raise InvalidEvent(
-                f"the data of scan {item.scan_id}, which it may be compared with, has been deleted "
-                f"({environment_name('scans_retention_days')}): its report cannot be made again as "
-                "it was"
+                f"the data of the scan before, {item.scan_id}, has been deleted "
+                f"({environment_name('scans_retention_days')}): the report cannot be made again "
+                "as it was"
             )
         try:
             scan = decode_scan(data)
-        except InvalidEvent as error:  # recorded by a release that took what this one does not
+        except InvalidEvent as error:
             log.warning("earlier_scan_unreadable", event_pk=item.event_pk, error=str(error))
             continue
         yield Earlier(scan, item.finished_at)

@@ -87,9 +87,12 @@ def _decode(ledger: Ledger, scan: RecordedScan, bounds: Bounds) -> _Material:
         decoded = decode_scan(scan.data)
     except PermanentError as error:
         raise _Unjudgeable("its data cannot be decoded by this release") from error
-    compared = frozen_comparison(
-        ledger, scan.inputs, scan.finished_at, max_cookies=bounds.max_cookies, gone_ok=True
-    )
+    try:
+        compared = frozen_comparison(
+            ledger, scan.inputs, scan.finished_at, max_cookies=bounds.max_cookies
+        )
+    except PermanentError as error:
+        raise _Unjudgeable(str(error)) from error
     return scan, scan.inputs, decoded, compared
 
 

@@ -17,6 +17,7 @@ from schemas.reports import Format, Severity
 from schemas.runs import DeadEntry, DecodedEntry, Entry, Run
 from store import chores, deliveries, erasing, events, retention, runs, tables, tries
 from store.deliveries import DeliveryTicket, Recipient
+from store.events import SCANS_SINCE
 from store.figures import save_statistics
 from store.ledger import Ledger
 from store.orphans import mark_lost, ready_reports, reports_of_scans, restore_found
@@ -315,3 +316,43 @@ def test_a_person_is_erased_with_all_deliveries(ledger: Ledger, history: list[Ru
     write(ledger, erasing.erase_deliveries, page)
     assert (count(ledger, "deliveries"), count(ledger, "notifications")) == (0, DAYS)
     assert read(ledger, erasing.find_deliveries_to, person, "", 99) == []
+
+
+def test_the_newest_scored_scans_keep_their_bytes_however_many_have_come_since(
+    ledger: Ledger, history: list[Run]
+) -> None:
+    later = [
+        record(ledger, number, "Shop.example", NOW + number * DAY)
+        for number in range(DAYS + 1, DAYS + 11)
+    ]
+    for run in later:
+        with ledger.write() as connection:
+            assert runs.settle_done(connection, run, NOW, score=None, summary="inconclusive")
+    found = read(
+        ledger,
+        retention.find_old_scans,
+        NOW + 99 * DAY,
+        keep_newest=0,
+        gone=None,
+        after=None,
+        limit=99,
+    )
+    pks = [run.event_pk for run in (*history, *later)]
+    assert keys(found) == [*pks[: DAYS - 2], *pks[DAYS:-4]]
+    young = read(
+        ledger,
+        retention.find_old_scans,
+        NOW + 18 * DAY,  # the last one alone is young: it names the scored one and five since
+        keep_newest=0,
+        gone=None,
+        after=None,
+        limit=99,
+    )
+    assert keys(young) == [*pks[: DAYS - 2], *pks[DAYS : -SCANS_SINCE - 1]]
+
+
+def test_a_scan_whose_bytes_are_gone_is_nothing_to_compare_with(
+    ledger: Ledger, history: list[Run]
+) -> None:
+    assert write(ledger, retention.forget_bytes, [history[-1].event_pk]) == 1
+    assert record(ledger, 99, "Shop.example", NOW + 20 * DAY).inputs.earlier == ()
