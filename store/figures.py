@@ -22,7 +22,7 @@ from store.tables import (
 )
 
 PERCENTS = (50, 95, 99)
-OUTCOMES = ("pending", "done", "dead", "cancelled")
+OUTCOMES = ("pending", "done", "dead", "cancelled", "discarded", "expired", "erased")
 
 
 def save_statistics(

@@ -18,7 +18,7 @@ TICK_S = 10.0
 
 
 class BeatingScheduler(LedgerScheduler):
-    """The scheduler that claims its ticks, with a heart."""
+    """The scheduler that claims its ticks in the ledger, with a heart."""
 
     @cached_property
     def heart(self) -> Heart:
@@ -35,6 +35,11 @@ class BeatingScheduler(LedgerScheduler):
         """One tick; returns the seconds until the next."""
         self.heart.beat()
         return super().tick(*arguments, **options)
+
+    def apply_entry(self, *arguments: Any, **options: Any) -> None:
+        """Publish one entry: after the ledger's answer, the broker's has its own time."""
+        self.heart.beat()
+        super().apply_entry(*arguments, **options)
 
     def close(self) -> None:
         """Beat stops as it should."""

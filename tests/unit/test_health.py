@@ -276,6 +276,7 @@ def test_channels_tell_of_failures_disabled_addresses_and_silent_destinations(
             ChannelKind.WEBHOOK,
             now=clock(),
             max_failing=timedelta(days=5),
+            max_gap=timedelta(days=1),
             gone=True,
         )
     found = ask(parts, "channels")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery.beat import PersistentScheduler
+from celery.beat import Scheduler
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.events.dispatcher import EventDispatcher
 from celery.signals import task_postrun, task_prerun, worker_shutting_down
@@ -173,8 +173,7 @@ def scheduler(
     parts: Any, broker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[BeatingScheduler]:
     before = broker.conf.task_publish_retry_policy
-    path = parts.settings.data_dir / "schedule"
-    made = BeatingScheduler(app=broker, schedule_filename=str(path))
+    made = BeatingScheduler(app=broker)
     made.__dict__["heart"] = Journal()
     yield made
     if not made.heart.is_stopped:
@@ -183,8 +182,16 @@ def scheduler(
 
 
 def test_every_tick_is_a_beat(scheduler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PersistentScheduler, "tick", lambda _: 7.0)
+    monkeypatch.setattr(Scheduler, "tick", lambda _: 7.0)
     assert scheduler.tick() == 7.0
+    assert scheduler.heart.beats == [(None, HOLDS_S)]
+
+
+def test_a_tick_beats_again_between_the_ledgers_answer_and_the_brokers(
+    scheduler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scheduler, "apply_entry", lambda *_, **__: None)
+    scheduler.apply_entry(object(), producer=None)
     assert scheduler.heart.beats == [(None, HOLDS_S)]
 
 

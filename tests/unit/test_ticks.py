@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery.schedules import crontab, schedule
+from kombu.utils.imports import symbol_by_name
 
 from schemas.errors import LedgerUnavailable
 from tasks import app
@@ -127,4 +128,4 @@ def test_a_ledger_that_is_away_lets_every_beat_tick(
 
 
 def test_celery_itself_uses_it(parts: Any) -> None:
-    assert app.conf.beat_scheduler == "tasks.ticks:LedgerScheduler"
+    assert issubclass(symbol_by_name(app.conf.beat_scheduler), LedgerScheduler)
