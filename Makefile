@@ -12,7 +12,8 @@ demo: $(READY)  ## the main job on eleven real scans, with everything embedded
 	$(BIN)/scanherald demo
 
 test: $(READY)  ## the tests that need Python packages alone
-	$(BIN)/pytest -m "not full and not faults"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not full and not faults" tests/unit tests/contract
+	$(BIN)/pytest -m "not full and not faults" --ignore tests/unit --ignore tests/contract
 
 test-full: $(READY)  ## the tests that need the system packages of .ci/run, or much time
 	$(BIN)/pytest -m full
