@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import delete
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -247,7 +248,9 @@ def test_a_part_that_hangs_is_down_and_is_not_asked_twice_at_once(light: Any, an
 
 def test_a_bug_in_one_look_is_loud_and_hides_nothing(light: Any, answers: Any) -> None:
     answers["depth"] = ZeroDivisionError("bug")
-    scrape = Scrapes(light).look()
+    with capture_logs() as logs:
+        scrape = Scrapes(light).look()
+    assert [line["part"] for line in logs if line["event"] == "look_crashed"] == ["broker"]
     assert scrape.value(metrics.UP, "broker") == 0
     assert scrape.value(metrics.UP, "ledger") == 1
 
