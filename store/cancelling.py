@@ -29,6 +29,7 @@ from store.ledger import plain
 from store.tables import deliveries, events, notifications, reports, runs
 
 UNSETTLED = (RunState.RECORDED.value, RunState.DISPATCHED.value)
+_ENDS = (RunState.DONE.value, RunState.DEAD.value)
 UNSENT = (DeliveryState.PENDING.value, DeliveryState.HELD.value)
 
 
@@ -144,7 +145,8 @@ def _settle_event(connection: Connection, event_pk: int, why: str) -> None:
         return  # another run of it goes on, and will say
     is_event = events.c.event_pk == event_pk
     outcome, reason = "cancelled", plain(why)
-    if RunState.DONE.value in states:  # it was reported before, and a replay of it was cancelled
-        before = connection.execute(select(events.c.reason).where(is_event)).scalar_one()
-        outcome, reason = "done", plain(f"{before or 'done'}; a replay was {why}")
+    # It was reported before, or has died, and a replay of it was cancelled.
+    if before := next((state for state in _ENDS if state in states), None):
+        said = connection.execute(select(events.c.reason).where(is_event)).scalar_one()
+        outcome, reason = before, plain(f"{said or before}; a replay was {why}")
     connection.execute(update(events).where(is_event).values(outcome=outcome, reason=reason))

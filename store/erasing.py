@@ -117,7 +117,7 @@ def cancel_runs(connection: Connection, event_pks: Collection[int], now: datetim
         update(runs)
         .where(runs.c.event_pk.in_(event_pks), runs.c.state.in_(UNSETTLED_RUN))
         .values(
-            state=RunState.DEAD.value,
+            state=RunState.CANCELLED.value,
             deadline=None,
             settled_at=now,
             last_error="cancelled: its domain is being erased",
@@ -126,7 +126,7 @@ def cancel_runs(connection: Connection, event_pks: Collection[int], now: datetim
     connection.execute(
         update(events)
         .where(events.c.event_pk.in_(event_pks), events.c.outcome == "pending")
-        .values(outcome="dead", reason="cancelled: its domain is being erased")
+        .values(outcome="cancelled", reason="cancelled: its domain is being erased")
     )
     brought = select(scans.c.scan_id).where(scans.c.event_pk.in_(event_pks))
     connection.execute(

@@ -39,7 +39,7 @@ def activity_since(connection: Connection, since: datetime) -> dict[str, Any]:
     )
     by_type = connection.execute(
         select(events.c.type, func.count())
-        .where(_recorded_since(since), events.c.type.is_not(None))
+        .where(recorded_since(since), events.c.type.is_not(None))
         .group_by(events.c.type)
     )
     dead = connection.execute(
@@ -62,7 +62,7 @@ def activity_since(connection: Connection, since: datetime) -> dict[str, Any]:
     }
 
 
-def _recorded_since(since: datetime) -> ColumnElement[bool]:
+def recorded_since(since: datetime) -> ColumnElement[bool]:
     """Events recorded since then: all outcomes are named, because their index begins with one."""
     return and_(events.c.outcome.in_(OUTCOMES), events.c.recorded_at >= since)
 

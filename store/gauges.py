@@ -14,6 +14,7 @@ from sqlalchemy import Connection, RowMapping, and_, desc, func, literal, null, 
 
 from schemas.runs import DeliveryState, RunState
 from store.events import DEAD_SOURCE
+from store.figures import OUTCOMES
 from store.tables import attempts, deliveries, endpoints, events, reports, runs, statistics
 
 BEAT_TRACE = "celery_health"
@@ -31,6 +32,7 @@ class LedgerGauges:
     runs: dict[str, int]
     """Unfinished and dead ones, by state."""
     oldest_unfinished: datetime | None
+    """Of live ones: a replay's runs wait behind them, as long as that takes."""
     dead_letters: int
     deliveries: dict[tuple[str, str], int]
     """Those that are not settled, by channel and state."""
@@ -55,7 +57,9 @@ def read_gauges(connection: Connection, now: datetime) -> LedgerGauges:
     return LedgerGauges(
         runs=_count(connection, [*_UNFINISHED, RunState.DEAD.value]),
         oldest_unfinished=connection.execute(
-            select(func.min(runs.c.created_at)).where(runs.c.state.in_(_UNFINISHED))
+            select(func.min(runs.c.created_at)).where(
+                runs.c.state.in_(_UNFINISHED), runs.c.replay_id.is_(None)
+            )
         ).scalar_one(),
         dead_letters=connection.execute(
             select(func.count())
@@ -199,14 +203,14 @@ def attempt_totals(connection: Connection, since: datetime) -> list[Totals]:
 
 
 def events_since(connection: Connection, since: datetime) -> dict[str, int]:
-    """Events recorded since then by outcome (pending, done, dead)."""
+    """Events recorded since then, by every outcome that there is."""
     return {
         outcome: connection.execute(
             select(func.count())
             .select_from(events)
             .where(events.c.outcome == outcome, events.c.recorded_at >= since)
         ).scalar_one()
-        for outcome in ("pending", "done", "dead")
+        for outcome in OUTCOMES
     }
 
 

@@ -24,7 +24,8 @@ artifact of its scan is left, or while a delivery that tells of it is in use.
 What a **notification** says is in use while any delivery of it is on record.
 Its event key is in use for ever: a key that is forgotten would be told again.
 
-These are conditions for a WHERE, so that they hold in the transaction that deletes.
+These are conditions for a WHERE, so that they hold in the transaction that deletes;
+but for the names in young runs, which would be looked up again for every row.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, literal, or_, select, true
 
 from schemas.runs import DeliveryState, RunState
-from store.events import SCANS_SINCE
 from store.tables import deliveries, events, notifications, reports, runs, scans
 
 COMPARED = 3
@@ -61,35 +61,21 @@ def artifact_in_use(keep_newest: int) -> ColumnElement[bool]:
     )
 
 
-def bytes_in_use(keep_newest: int, young: datetime) -> ColumnElement[bool]:
-    """Of a row of ``events``; what was recorded from ``young`` on is young."""
-    later, its_run, its_event = scans.alias("later"), runs.alias(), events.alias()
+def bytes_in_use(keep_newest: int) -> ColumnElement[bool]:
+    """Of a row of ``events``, but for what young runs name: see ``named_scans.py``."""
     return or_(
         _unsettled_run(),
         exists().where(
             scans.c.event_pk == events.c.event_pk,
             or_(_among_newest(max(COMPARED, keep_newest) + 1), _among_newest_scored(SCORED)),
         ),
-        exists(
-            select(literal(1))
-            .select_from(scans)
-            .join(later, later.c.domain == scans.c.domain)
-            .join(its_run, its_run.c.scan_id == later.c.scan_id)
-            .join(its_event, its_event.c.event_pk == its_run.c.event_pk)
-            .where(
-                scans.c.event_pk == events.c.event_pk,
-                its_event.c.recorded_at >= young,
-                _names(its_run.c.inputs),
-            )
-            .correlate(events)
-        ),
     )
 
 
-def record_in_use(keep_newest: int, young: datetime) -> ColumnElement[bool]:
-    """Of a row of ``events``."""
+def record_in_use(keep_newest: int) -> ColumnElement[bool]:
+    """Of a row of ``events``, but for what young runs name."""
     return or_(
-        bytes_in_use(keep_newest, young),
+        bytes_in_use(keep_newest),
         exists(
             select(literal(1))
             .select_from(scans)
@@ -128,13 +114,6 @@ def _told_by_unsettled(whose: ColumnElement[bool]) -> ColumnElement[bool]:
         .correlate(reports, events)
     )
     return exists(query)
-
-
-def _names(inputs: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Frozen inputs have an event among the scans that theirs may be compared with."""
-    paths: list[Any] = ["previous_event_pk"]
-    paths += [("earlier", number, "event_pk") for number in range(SCANS_SINCE + 1)]
-    return or_(*(inputs[path].as_integer() == events.c.event_pk for path in paths))
 
 
 def _among_newest_scored(keep: int) -> ColumnElement[bool]:

@@ -1,13 +1,14 @@
 """What may be forgotten, in bounded batches; nothing that is in use (``in_use.py``).
 
 Each ``find_…`` names what is old and not in use, from a position on, so that a
-dry run counts by the very query that deletes.  Whoever deletes finds and deletes
-in one transaction.
+dry run counts by the very query that deletes.  Whoever deletes asks again in the
+transaction that deletes, ``among`` what was found: the search may take long, and
+other writers of a SQLite ledger would wait for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
     Select,
     and_,
     delete,
+    false,
     func,
     literal,
     select,
@@ -32,6 +35,7 @@ from store.in_use import (
     content_in_use,
     record_in_use,
 )
+from store.named_scans import NamedScans
 from store.tables import (
     attempts,
     deliveries,
@@ -69,6 +73,7 @@ def find_old_reports(
     keep_newest: int,
     after: tuple[Any, ...] | None,
     limit: int,
+    among: Collection[Any] | None = None,
 ) -> list[Old]:
     """Reports with an artifact last made before then, oldest first.
 
@@ -82,6 +87,7 @@ def find_old_reports(
         func.coalesce(reports.c.ready_at, reports.c.created_at) < before,
         reports.c.artifact_key.is_not(None),
         ~artifact_in_use(keep_newest),
+        *_among(reports.c.report_id, among),
     )
     rows = connection.execute(
         _page(query, (reports.c.created_at, reports.c.report_id), after, limit)
@@ -126,11 +132,18 @@ def forget_artifacts(connection: Connection, report_ids: Collection[str]) -> int
 
 
 def find_old_deliveries(
-    connection: Connection, before: datetime, *, after: tuple[Any, ...] | None, limit: int
+    connection: Connection,
+    before: datetime,
+    *,
+    after: tuple[Any, ...] | None,
+    limit: int,
+    among: Collection[Any] | None = None,
 ) -> list[Old]:
     """Deliveries settled before then, the longest first."""
     query = select(deliveries.c.delivery_id, deliveries.c.settled_at).where(
-        deliveries.c.settled_at < before, deliveries.c.state.in_(SETTLED_DELIVERY)
+        deliveries.c.settled_at < before,
+        deliveries.c.state.in_(SETTLED_DELIVERY),
+        *_among(deliveries.c.delivery_id, among),
     )
     rows = connection.execute(
         _page(query, (deliveries.c.settled_at, deliveries.c.delivery_id), after, limit)
@@ -156,7 +169,12 @@ def delete_deliveries(connection: Connection, delivery_ids: Collection[str]) -> 
 
 
 def find_old_contents(
-    connection: Connection, before: datetime, *, after: tuple[Any, ...] | None, limit: int
+    connection: Connection,
+    before: datetime,
+    *,
+    after: tuple[Any, ...] | None,
+    limit: int,
+    among: Collection[Any] | None = None,
 ) -> list[Old]:
     """Notifications made before then of which no younger delivery is on record."""
     query = select(
@@ -167,6 +185,7 @@ def find_old_contents(
         notifications.c.created_at < before,
         func.length(notifications.c.content) > 0,
         ~content_in_use(before),
+        *_among(notifications.c.event_key, among),
     )
     rows = connection.execute(
         _page(query, (notifications.c.created_at, notifications.c.event_key), after, limit)
@@ -188,27 +207,35 @@ def forget_contents(connection: Connection, event_keys: Collection[str]) -> int:
 
 def find_old_scans(
     connection: Connection,
-    before: datetime,
     *,
     keep_newest: int,
-    gone: datetime | None,
+    named: NamedScans,
+    gone: NamedScans | None,
     after: tuple[Any, ...] | None,
     limit: int,
+    among: Collection[Any] | None = None,
 ) -> list[Old]:
-    """Events whose scan's bytes were recorded before then, oldest first.
+    """Events whose scan's bytes were recorded before ``named.young``, oldest first.
 
     Not those whose whole record is old by ``gone``: they are ``find_old_events``'s.
     """
-    query = select(events.c.event_pk, func.length(events.c.payload).label("size")).where(
+    goes = false() if gone is None else and_(*_old_record(gone.young, keep_newest))
+    query = select(
+        events.c.event_pk, func.length(events.c.payload).label("size"), goes.label("goes")
+    ).where(
         events.c.type == "scan.completed",
         events.c.payload.is_not(None),
-        events.c.recorded_at < before,
-        ~bytes_in_use(keep_newest, before),
+        events.c.recorded_at < named.young,
+        ~bytes_in_use(keep_newest),
+        *_among(events.c.event_pk, among),
     )
-    if gone is not None:
-        query = query.where(~and_(*_old_record(gone, keep_newest)))
-    rows = connection.execute(_page(query, (events.c.event_pk,), after, limit))
-    return [Old(row.event_pk, row.size, (row.event_pk,)) for row in rows]
+    return _unnamed(
+        connection,
+        query,
+        lambda row: row.event_pk in named or (row.goes and row.event_pk not in (gone or ())),
+        after,
+        limit,
+    )
 
 
 def forget_bytes(connection: Connection, event_pks: Collection[int]) -> int:
@@ -220,18 +247,18 @@ def forget_bytes(connection: Connection, event_pks: Collection[int]) -> int:
 
 def find_old_events(
     connection: Connection,
-    before: datetime,
     *,
     keep_newest: int,
+    named: NamedScans,
     after: tuple[Any, ...] | None,
     limit: int,
+    among: Collection[Any] | None = None,
 ) -> list[Old]:
-    """Events, dead letters among them, recorded before then, oldest first."""
+    """Events, dead letters among them, recorded before ``named.young``, oldest first."""
     query = select(
         events.c.event_pk, func.coalesce(func.length(events.c.payload), 0).label("size")
-    ).where(*_old_record(before, keep_newest))
-    rows = connection.execute(_page(query, (events.c.event_pk,), after, limit))
-    return [Old(row.event_pk, row.size, (row.event_pk,)) for row in rows]
+    ).where(*_old_record(named.young, keep_newest), *_among(events.c.event_pk, among))
+    return _unnamed(connection, query, lambda row: row.event_pk in named, after, limit)
 
 
 def reduce_events(
@@ -281,8 +308,29 @@ def _old_record(before: datetime, keep_newest: int) -> tuple[ColumnElement[bool]
     return (
         events.c.outcome.in_(SETTLED_OUTCOME),
         events.c.recorded_at < before,
-        ~record_in_use(keep_newest, before),
+        ~record_in_use(keep_newest),
     )
+
+
+def _among(key: ColumnElement[Any], keys: Collection[Any] | None) -> list[ColumnElement[bool]]:
+    return [] if keys is None else [key.in_(keys)]
+
+
+def _unnamed(
+    connection: Connection,
+    query: Select[Any],
+    kept: Callable[[Row[Any]], bool],
+    after: tuple[Any, ...] | None,
+    limit: int,
+) -> list[Old]:
+    """A page of events without those that are kept for what only memory knows."""
+    found: list[Old] = []
+    while True:
+        rows = connection.execute(_page(query, (events.c.event_pk,), after, limit)).all()
+        found += [Old(row.event_pk, row.size, (row.event_pk,)) for row in rows if not kept(row)]
+        if len(rows) < limit or len(found) >= limit:
+            return found[:limit]
+        after = (rows[-1].event_pk,)
 
 
 def _page(

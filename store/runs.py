@@ -527,7 +527,7 @@ def revive(connection: Connection, run_ids: Sequence[str], now: datetime) -> lis
         )
         connection.execute(
             update(events)
-            .where(events.c.event_pk == event_pk, events.c.outcome == "dead")
+            .where(events.c.event_pk == event_pk, events.c.outcome.in_(("dead", "cancelled")))
             .values(outcome="pending", reason=f"taken up again on {now:%Y-%m-%d %H:%M} UTC")
         )
         revived.append(run_id)
@@ -602,9 +602,11 @@ def count_runs(connection: Connection) -> dict[str, int]:
 
 
 def oldest_unsettled(connection: Connection) -> datetime | None:
-    """When the oldest unfinished run was recorded."""
+    """When the oldest unfinished run was recorded; not a replay's, which waits for live ones."""
     oldest: datetime | None = connection.execute(
-        select(func.min(runs.c.created_at)).where(runs.c.state.in_(_UNSETTLED))
+        select(func.min(runs.c.created_at)).where(
+            runs.c.state.in_(_UNSETTLED), runs.c.replay_id.is_(None)
+        )
     ).scalar_one()
     return oldest
 

@@ -1,9 +1,10 @@
 """Cleanup: what is older than its retention is deleted, batch by batch; nothing in use.
 
-What is in use is said in ``store/in_use.py``.  Each batch is a short transaction,
-and killed between any two the rest is as old the next night: a repeat is
-harmless anywhere.  Beat starts each part at night, within a bound of time;
-``scanherald cleanup`` does the same by hand, without one, and can only count.
+What is in use is said in ``store/in_use.py``.  A batch is searched for beside all
+writers and asked again in the short transaction that deletes it.  Killed between
+any two the rest is as old the next night: a repeat is harmless anywhere.  Beat
+starts each part at night, within a bound of time; ``scanherald cleanup`` does the
+same by hand, without one, and can only count.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
 from sqlalchemy import Connection
 
 from store import retention
+from store.named_scans import NamedScans
 from store.pacing import forget_paces
 from store.retention import Old
 from tasks import wiring
@@ -108,14 +111,9 @@ def clean_reports(parts: Wiring, days: int, limits: Limits = THOROUGH) -> Cleane
     """
     before = _before(parts, days)
 
-    def find(connection: Connection, after: tuple[Any, ...] | None) -> list[Old]:
-        return retention.find_old_reports(
-            connection,
-            before,
-            keep_newest=parts.settings.keep_newest_scans,
-            after=after,
-            limit=BATCH,
-        )
+    def find(connection: Connection, **page: Any) -> list[Old]:
+        keep = parts.settings.keep_newest_scans
+        return retention.find_old_reports(connection, before, keep_newest=keep, **page)
 
     def expire(connection: Connection, batch: Sequence[Old]) -> int:
         retention.expire_reports(connection, [old.key for old in batch])
@@ -141,9 +139,7 @@ def clean_notifications(parts: Wiring, days: int, limits: Limits = THOROUGH) -> 
         cleaned,
         limits,
         "deliveries",
-        lambda connection, after: retention.find_old_deliveries(
-            connection, before, after=after, limit=BATCH
-        ),
+        lambda connection, **page: retention.find_old_deliveries(connection, before, **page),
         lambda connection, batch: retention.delete_deliveries(
             connection, [old.key for old in batch]
         ),
@@ -153,9 +149,7 @@ def clean_notifications(parts: Wiring, days: int, limits: Limits = THOROUGH) -> 
         cleaned,
         limits,
         "contents",
-        lambda connection, after: retention.find_old_contents(
-            connection, before, after=after, limit=BATCH
-        ),
+        lambda connection, **page: retention.find_old_contents(connection, before, **page),
         lambda connection, batch: retention.forget_contents(connection, [old.key for old in batch]),
     )
     if limits.dry_run:
@@ -183,16 +177,16 @@ def clean_scans(
     """
     keep, cleaned = parts.settings.keep_newest_scans, Cleaned()
     reduced_after = events_days or reduced_after
-    oldest = _before(parts, reduced_after) if reduced_after else None
-    if events_days:
-        gone, today = _before(parts, events_days), parts.clock()
+    gone = _named_since(parts, reduced_after) if reduced_after else None
+    if events_days and gone is not None:
+        today = parts.clock()
         _each_batch(
             parts,
             cleaned,
             limits,
             "events",
-            lambda connection, after: retention.find_old_events(
-                connection, gone, keep_newest=keep, after=after, limit=BATCH
+            _kept_up(
+                parts, [gone], partial(retention.find_old_events, keep_newest=keep, named=gone)
             ),
             lambda connection, batch: retention.reduce_events(
                 connection,
@@ -202,14 +196,16 @@ def clean_scans(
             ),
         )
     if scans_days:
-        before = _before(parts, scans_days)
+        named = _named_since(parts, scans_days)
         _each_batch(
             parts,
             cleaned,
             limits,
             "scans",
-            lambda connection, after: retention.find_old_scans(
-                connection, before, keep_newest=keep, gone=oldest, after=after, limit=BATCH
+            _kept_up(
+                parts,
+                [named] if gone is None else [named, gone],
+                partial(retention.find_old_scans, keep_newest=keep, named=named, gone=gone),
             ),
             lambda connection, batch: retention.forget_bytes(
                 connection, [old.key for old in batch]
@@ -228,33 +224,57 @@ def _each_batch(
     cleaned: Cleaned,
     limits: Limits,
     part: str,
-    find: Callable[[Connection, tuple[Any, ...] | None], list[Old]],
+    find: Callable[..., list[Old]],
     forget: Callable[[Connection, Sequence[Old]], int],
     afterwards: Callable[[Sequence[Old]], int] | None = None,
 ) -> None:
-    """Find and forget, batch by batch; ``afterwards`` is what cannot be in the transaction."""
-    done, after = 0, None
-    transaction = parts.ledger.read if limits.dry_run else parts.ledger.write
+    """Find and forget, batch by batch; ``afterwards`` is what cannot be in the transaction.
+
+    ``find`` takes a connection and ``after, limit, among``.
+    """
+    after = None
     cleaned.counts[part] = 0
     while True:
         if limits.until is not None and parts.monotonic() >= limits.until:
             cleaned.finished = False
             return
-        with transaction() as connection:
-            batch = find(connection, after)
-            done = len(batch)
-            if batch and not limits.dry_run:
-                done = forget(connection, batch)
-        if not batch:
+        with parts.ledger.read() as connection:
+            page = batch = find(connection, after=after, limit=BATCH, among=None)
+        if not page:
             return
+        done = len(page)
+        if not limits.dry_run:
+            with parts.ledger.write() as connection:
+                keys = [old.key for old in page]
+                batch = find(connection, after=None, limit=BATCH, among=keys)
+                done = forget(connection, batch) if batch else 0
         if afterwards is not None and not limits.dry_run:
             done = afterwards(batch)
         cleaned.counts[part] += done
         cleaned.size += sum(old.size for old in batch)
         limits.progress(part, cleaned.counts[part])
-        if len(batch) < BATCH:
+        if len(page) < BATCH:
             return
-        after = batch[-1].position
+        after = page[-1].position
+
+
+def _named_since(parts: Wiring, days: int) -> NamedScans:
+    with parts.ledger.read() as connection:
+        return NamedScans(connection, _before(parts, days), parts.clock())
+
+
+def _kept_up(
+    parts: Wiring, named: Sequence[NamedScans], find: Callable[..., list[Old]]
+) -> Callable[..., list[Old]]:
+    """Before it is asked again in the transaction that deletes, see what was named since."""
+
+    def found(connection: Connection, *, among: Sequence[Any] | None, **page: Any) -> list[Old]:
+        if among is not None:
+            for names in named:
+                names.keep_up(connection, parts.clock())
+        return find(connection, among=among, **page)
+
+    return found
 
 
 def _delete_artifacts(parts: Wiring, batch: Sequence[Old]) -> int:

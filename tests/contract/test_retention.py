@@ -20,6 +20,7 @@ from store.deliveries import DeliveryTicket, Recipient
 from store.events import SCANS_SINCE
 from store.figures import save_statistics
 from store.ledger import Ledger
+from store.named_scans import NamedScans
 from store.orphans import mark_lost, ready_reports, reports_of_scans, restore_found
 from store.runs import RenderedReport
 from store.secrets import SecretBox
@@ -125,6 +126,11 @@ def count(ledger: Ledger, name: str) -> int:
         return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
 
 
+def named_since(ledger: Ledger, young: datetime) -> NamedScans:
+    with ledger.read() as connection:
+        return NamedScans(connection, young, NOW)
+
+
 def keys(found: list[retention.Old]) -> list[Any]:
     return [old.key for old in found]
 
@@ -157,7 +163,7 @@ def test_bytes_are_kept_for_the_newest_and_for_what_young_runs_compare_with(
         found = read(
             ledger,
             retention.find_old_scans,
-            young,
+            named=named_since(ledger, young),
             keep_newest=keep,
             gone=None,
             after=None,
@@ -173,6 +179,70 @@ def test_bytes_are_kept_for_the_newest_and_for_what_young_runs_compare_with(
     assert old(NOW + 4 * DAY, 0) == []
 
 
+def test_a_page_is_full_although_what_young_runs_name_was_left_out(
+    ledger: Ledger, history: list[Run]
+) -> None:
+    pks = [run.event_pk for run in history]
+    named = named_since(ledger, NOW + 4 * DAY)
+    found: list[retention.Old] = []
+    after = None
+    while page := read(
+        ledger,
+        retention.find_old_scans,
+        named=named,
+        keep_newest=0,
+        gone=None,
+        after=after,
+        limit=2,
+    ):
+        found += page
+        after = page[-1].position
+    assert keys(found) == pks[:3]
+
+
+def test_what_is_named_after_the_search_is_kept_when_it_is_asked_again(
+    ledger: Ledger, history: list[Run]
+) -> None:
+    pks = [run.event_pk for run in history]
+    named = named_since(ledger, NOW + 4 * DAY)
+    assert pks[1] not in named
+    late = record(ledger, DAYS + 1, "Shop.example", NOW + 10 * DAY)
+    with ledger.write() as connection:
+        inputs = {"language": "en", "rule_pack": "p", "previous_event_pk": pks[1]}
+        connection.execute(
+            update(tables.runs)
+            .where(tables.runs.c.run_id == late.run_id)
+            .values(inputs=inputs, created_at=NOW)
+        )
+        named.keep_up(connection, NOW + DAY)
+        again = retention.find_old_scans(
+            connection,
+            named=named,
+            keep_newest=0,
+            gone=None,
+            after=None,
+            limit=9,
+            among=[pks[0], pks[1]],
+        )
+    assert keys(again) == [pks[0]]
+
+
+def test_what_is_not_older_than_all_that_is_young_is_kept_whatever_its_clock_said(
+    ledger: Ledger, history: list[Run]
+) -> None:
+    late = record(ledger, DAYS + 1, "other.example", NOW - DAY)  # its host's clock was set back
+    found = read(
+        ledger,
+        retention.find_old_scans,
+        named=named_since(ledger, NOW + 4 * DAY),
+        keep_newest=0,
+        gone=None,
+        after=None,
+        limit=9,
+    )
+    assert late.event_pk not in keys(found)
+
+
 def test_a_record_is_in_use_until_its_artifact_is_gone_and_all_of_it_is_told(
     ledger: Ledger, history: list[Run]
 ) -> None:
@@ -180,7 +250,7 @@ def test_a_record_is_in_use_until_its_artifact_is_gone_and_all_of_it_is_told(
         found = read(
             ledger,
             retention.find_old_events,
-            NOW + 99 * DAY,
+            named=named_since(ledger, NOW + 99 * DAY),
             keep_newest=0,
             after=None,
             limit=99,
@@ -331,7 +401,7 @@ def test_the_newest_scored_scans_keep_their_bytes_however_many_have_come_since(
     found = read(
         ledger,
         retention.find_old_scans,
-        NOW + 99 * DAY,
+        named=named_since(ledger, NOW + 99 * DAY),
         keep_newest=0,
         gone=None,
         after=None,
@@ -342,7 +412,8 @@ def test_the_newest_scored_scans_keep_their_bytes_however_many_have_come_since(
     young = read(
         ledger,
         retention.find_old_scans,
-        NOW + 18 * DAY,  # the last one alone is young: it names the scored one and five since
+        # the last one alone is young: it names the scored one and five since
+        named=named_since(ledger, NOW + 18 * DAY),
         keep_newest=0,
         gone=None,
         after=None,
