@@ -46,11 +46,13 @@ def show_command(number: Annotated[int, typer.Argument(help="Number in the list.
     """Print what was kept of one: the entry's fields as JSON, or the event's data."""
     from store.events import read_payload
     from store.ledger import open_ledger
+    from store.letters import check_dead
 
     with open_ledger(load_settings().ledger_url) as ledger, ledger.read() as connection:
+        check_dead(connection, number)
         payload = read_payload(connection, number)
     if payload is None:
-        raise NotFound(f"no dead letter {number}, or nothing was kept of it")
+        raise NotFound(f"nothing was kept of dead letter {number}")
     sys.stdout.buffer.write(payload + b"\n")
 
 

@@ -35,7 +35,8 @@ FormatsOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Render what is there, too.")]
 RateOption = Annotated[
-    str, typer.Option(metavar="N/s", help="Runs started a second; 0: as the cap allows.")
+    str | None,
+    typer.Option(metavar="N/s", help="Runs started a second.  [default: as the cap allows]"),
 ]
 InFlightOption = Annotated[
     int, typer.Option(min=1, help="Runs of the replay that may be unfinished at once.")
@@ -91,7 +92,7 @@ def replay_command(
     only: OnlyOption = None,
     formats: FormatsOption = None,
     force: ForceOption = False,
-    rate: RateOption = "0",
+    rate: RateOption = None,
     in_flight: InFlightOption = IN_FLIGHT,
     resume: Annotated[
         str | None,
@@ -140,7 +141,7 @@ def make_request(
     only: list[str] | None,
     formats: list[str] | None,
     force: bool = False,
-    rate: str = "0",
+    rate: str | None = None,
     in_flight: int = IN_FLIGHT,
 ) -> ReplayRequest:
     """What was asked for.  Raises InvalidSettings."""
@@ -150,7 +151,9 @@ def make_request(
             "a dead letter was never an event, so there is nothing to tell again; leave --only "
             "out, or say --only reports,notify"
         )
-    most = max(1, settings.reports_high_water // (2 * len(Format)))
+    from listener.replay import most_in_flight
+
+    most = most_in_flight(settings)
     if in_flight > most:
         raise InvalidSettings(
             f"--in-flight {in_flight} could fill the queue that listeners stop reading for; at "
@@ -163,7 +166,7 @@ def make_request(
         tells=Only.NOTIFY in wanted,
         formats=_listed(formats, Format, "--formats") or None,
         force=force,
-        rate=_rate(rate),
+        rate=0 if rate is None else _rate(rate),
         in_flight=in_flight,
     )
 
@@ -252,6 +255,12 @@ def _selection(
         raise InvalidSettings(
             "--from and --to say when an event was taken in, which no file says; leave them out"
         )
+    for text, option in (
+        *((domain, "--domain"), (scan, "--scan"), (kind, "--type"), (status, "--status")),
+        *((since, "--from"), (until, "--to")),
+    ):
+        if text is not None and not text.strip():
+            raise InvalidSettings(f"{option} is empty, and would choose nothing; leave it out")
     now = utc_now()
     moments: dict[str, datetime] = {}
     entries: dict[str, str] = {}
@@ -291,9 +300,13 @@ def _number(text: str) -> int:
 
 def _rate(text: str) -> float:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(?:/s)?", text.strip())
-    if match is None:
-        raise InvalidSettings(f"--rate {text!r} is not a number of runs a second, such as 5/s")
-    return float(match[1])
+    rate = 0.0 if match is None else float(match[1])
+    if not rate:
+        raise InvalidSettings(
+            f"--rate {text!r} is not a number of runs a second above 0, such as 5/s; leave it out "
+            "to start them as --in-flight allows"
+        )
+    return rate
 
 
 Named = TypeVar("Named", Only, Format)

@@ -50,15 +50,7 @@ def run_replay(settings: Settings, request: ReplayRequest, *, yes: bool, as_json
 
 def resume_replay(settings: Settings, replay_id: str, *, as_json: bool) -> None:
     """Go on with a replay; another process that drives it stops at its next step."""
-    from store.replays import describe, load_replay
-
     with _parts(settings) as parts:
-        with parts.ledger.read() as connection:
-            replay = load_replay(connection, replay_id)
-            found = describe(connection, replay)
-        if replay.state is ReplayState.DONE:
-            print_replay(found, as_json=as_json)
-            return
         _drive(parts, replay_id, parts.new_id(), as_json=as_json)
 
 

@@ -95,6 +95,12 @@ def cancel_command(
         list[str] | None,
         typer.Option(metavar="GLOB", help="All unfinished runs of these domains; repeatable."),
     ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="A replay: it starts no more, and what is unfinished ends."
+        ),
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why: it stays on record.")] = "by hand",
     yes: Yes = False,
     as_json: AsJson = False,
@@ -105,22 +111,29 @@ def cancel_command(
     cancelled run up again.
     """
     from tasks import wiring
-    from tasks.cancelling import cancel
+    from tasks.cancelling import cancel, cancel_replay
     from tasks.logs import configure_logs
 
-    if bool(run_ids) == bool(domain):
-        raise InvalidSettings("name runs, or give --domain for all unfinished runs of a domain")
+    if sum(map(bool, (run_ids, domain, replay))) != 1:
+        raise InvalidSettings(
+            "name runs, or give --domain for all unfinished runs of a domain, or --replay"
+        )
     settings = load_settings()
     configure_logs(settings.model_copy(update={"log_level": "ERROR"}))  # what is said below
     wiring.use(settings)
     parts = wiring.current()
     parts.ledger.migrate()
     try:
-        chosen = run_ids or _unfinished(parts, domain or [])
-        if chosen:
-            number = f"{len(chosen)} run{'' if len(chosen) == 1 else 's'}"
-            confirm(f"Cancel {number} and whatever of them is unsent?", yes=yes)
-        outcome = cancel(parts, chosen, reason)
+        chosen: list[str] = []
+        if replay:
+            confirm(f"Cancel replay {replay} and whatever of it is unfinished?", yes=yes)
+            outcome = cancel_replay(parts, replay, reason)
+        else:
+            chosen = run_ids or _unfinished(parts, domain or [])
+            if chosen:
+                number = f"{len(chosen)} run{'' if len(chosen) == 1 else 's'}"
+                confirm(f"Cancel {number} and whatever of them is unsent?", yes=yes)
+            outcome = cancel(parts, chosen, reason)
     finally:
         parts.close()
     unknown = [run_id for run_id in chosen if run_id not in outcome.known]

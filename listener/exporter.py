@@ -23,7 +23,7 @@ from listener.look import Look, Watcher
 from listener.tally import Tally, Timings
 from schemas import metrics
 from schemas.notifications import ChannelKind
-from schemas.runs import DeliveryState, RunState
+from schemas.runs import DeliveryState
 from store.gauges import LedgerGauges
 from tasks.wiring import Wiring
 
@@ -96,7 +96,7 @@ def _of_streams(look: Look) -> Iterator[Metric]:
 def _of_ledger(gauges: LedgerGauges, tally: Tally, now: datetime) -> Iterator[Metric]:
     states = dict(gauges.runs)
     if tally.ended is not None:
-        states[RunState.DONE.value] = tally.ended.done_runs
+        states |= tally.ended.runs
         yield _gauge(
             metrics.SETTLED_DELIVERIES, {(s,): n for s, n in tally.ended.deliveries.items()}
         )

@@ -8,6 +8,7 @@ nor the listener.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import threading
@@ -255,12 +256,8 @@ def check_ledger(parts: Wiring) -> PartHealth:
     """The database: its schema, and whether the work in it goes on."""
     settings = parts.settings
     file = _sqlite_file(settings)
-    if file is not None and not file.exists():
-        raise InvalidSettings(f"there is no ledger yet: no file {file}")
-    current, head = parts.ledger.revisions()
+    current, head = _revisions(parts)
     if current != head:
-        if current is None:
-            raise InvalidSettings("there is no ledger yet: the database is empty")
         return PartHealth(
             "ledger",
             State.DEGRADED,
@@ -305,6 +302,8 @@ def check_artifacts(parts: Wiring) -> PartHealth:
     """The store: a tiny object is put, read and deleted again."""
     key, probe = f"health/{uuid.uuid4()}", b"scanherald health\n"
     store = parts.artifacts
+    if store.folder is not None and not store.folder.exists():
+        return _check_parent(store.folder)
     store.put(key, probe)
     try:
         read = store.get(key)
@@ -324,6 +323,14 @@ def check_artifacts(parts: Wiring) -> PartHealth:
 
 def check_channels(parts: Wiring) -> PartHealth:
     """The ways out: what is set up, and which addresses and destinations fail."""
+    current, head = _revisions(parts)
+    if current != head:
+        return PartHealth(
+            "channels",
+            State.DEGRADED,
+            f"not asked: the ledger's schema is {current}",
+            DO["channels"],
+        )
     now = parts.clock()
     with parts.ledger.read() as connection:
         told = figures.count_subscribers(connection)
@@ -386,6 +393,26 @@ def _disk(folder: Path) -> Findings:
             f"only {free // 1024**2} MiB are free on the disk of {folder}",
             "make room: scanherald cannot record what it cannot write",
         )
+
+
+def _revisions(parts: Wiring) -> tuple[str, str | None]:
+    """The schema's revision and this release's.  Looking makes no ledger."""
+    file = _sqlite_file(parts.settings)
+    if file is not None and not file.exists():
+        raise InvalidSettings(f"there is no ledger yet: no file {file}")
+    current, head = parts.ledger.revisions()
+    if current is None:
+        raise InvalidSettings("there is no ledger yet: the database is empty")
+    return current, head
+
+
+def _check_parent(folder: Path) -> PartHealth:
+    """A folder that the first artifact makes: can it?"""
+    there = next(path for path in folder.parents if path.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        says = f"the folder {folder} cannot be made in {there}"
+        return PartHealth("artifacts", State.DOWN, says, DO["artifacts"])
+    return _judged("artifacts", f"the first one makes the folder {folder}", _disk(there))
 
 
 def _sqlite_file(settings: Settings) -> Path | None:

@@ -30,7 +30,9 @@ from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable, LedgerUnavailable, PermanentError
 from schemas.events import Event
 from schemas.replays import Failure, Replay, ReplayState, Skip
+from schemas.reports import Format
 from schemas.runs import RunTicket
+from schemas.settings import Settings
 from store import replays
 from store.events import record_for_replay
 from store.ledger import first_line
@@ -77,8 +79,13 @@ class _Step:
     failures: tuple[Failure, ...]
 
 
+def most_in_flight(settings: Settings) -> int:
+    """Runs of replays that may be unfinished at once: half of what listeners stop reading for."""
+    return max(1, settings.reports_high_water // (2 * len(Format)))
+
+
 class TakenOver(PermanentError):
-    """Another process resumed this replay, and goes on with it."""
+    """Another process resumed this replay and goes on with it, or it was cancelled."""
 
 
 class Driver:
@@ -107,11 +114,13 @@ class Driver:
     def run(self) -> None:
         """Record and dispatch all that is selected, then wait until it is settled.
 
-        Raises TakenOver, LedgerUnavailable, StreamUnavailable: all but the first
-        leave a replay that can be resumed, as does KeyboardInterrupt.
+        One that had all recorded before is only waited for.  Raises TakenOver,
+        LedgerUnavailable, StreamUnavailable: all but the first leave a replay that
+        can be resumed, as does KeyboardInterrupt.
         """
         try:
-            self._select()
+            if self.replay.state is not ReplayState.DONE:
+                self._select()
         except KeyboardInterrupt:
             self._end(ReplayState.INTERRUPTED, "interrupted")
             raise
@@ -228,8 +237,11 @@ class Driver:
             now=self._parts.clock(),
         )
         if not moved:
+            now = replays.load_replay(connection, self.replay.replay_id)
             raise TakenOver(
-                f"replay {self.replay.replay_id} was resumed by another process, which goes on"
+                f"replay {now.replay_id} was cancelled"
+                if now.state is ReplayState.CANCELLED
+                else f"replay {now.replay_id} was resumed by another process, which goes on"
             )
         replay = replace(
             self.replay,
@@ -326,9 +338,20 @@ class Driver:
         enough = request.in_flight - max(1, request.in_flight // 4)  # not a step for every run
         while self._in_flight > enough and self._look() > enough:
             self._parts.sleep(LOOK_EVERY_S)
-        room = request.in_flight - self._in_flight
+        while (room := min(request.in_flight - self._in_flight, self._room_of_all())) < 1:
+            self._parts.sleep(LOOK_EVERY_S)
+            self._look()
         at_once = max(1, int(request.rate * RATE_SPREAD_S)) if request.rate else room
         return min(room, at_once)
+
+    def _room_of_all(self) -> int:
+        """Runs that may still be started of all replays together.
+
+        Half of what closes the intake is theirs, or some replays at once would keep
+        live scans in the stream.  Two that ask at the same moment may both start.
+        """
+        with self._parts.ledger.read() as connection:
+            return most_in_flight(self._parts.settings) - replays.count_unsettled(connection)
 
     def _look(self) -> int:
         """Ask how many runs of this replay are not settled."""
@@ -347,7 +370,8 @@ class Driver:
             replays.touch(connection, self.replay, self._parts.clock())
 
     def _report(self, failures: tuple[Failure, ...]) -> None:
-        fraction = self._source.fraction(self.replay.checkpoint)
+        done = self.replay.state is ReplayState.DONE
+        fraction = 1.0 if done else self._source.fraction(self.replay.checkpoint)
         self._show(Progress(self.replay, fraction, self._in_flight, failures))
 
     def _end(self, state: ReplayState, reason: str | None) -> None:

@@ -23,7 +23,7 @@ from store.replayed import matches
 
 ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 10.0
 
 _PAGE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return {false} end

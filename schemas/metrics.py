@@ -80,12 +80,13 @@ QUEUE_MESSAGES = _gauge(
 WORKERS = _gauge("workers", "Workers that answered within a second and serve the queue.", "queue")
 RUNS = _gauge(
     "runs",
-    "Runs in the ledger by state (recorded, dispatched, done, dead); done is counted each minute.",
+    "Runs in the ledger by state (recorded, dispatched, done, dead, cancelled); done and cancelled "
+    "are counted each minute.",
     "state",
 )
 OLDEST_RUN = _gauge(
     "oldest_unfinished_run_age_seconds",
-    "Since when the oldest run that is neither done nor dead is recorded; 0 while there is none.",
+    "Since when the oldest unfinished run is recorded, a replay's not; 0 while there is none.",
 )
 DEAD_LETTERS = _gauge("dead_letters", "Entries set aside and kept in the ledger.")
 WAITING_DELIVERIES = _gauge(

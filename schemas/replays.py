@@ -22,12 +22,13 @@ class ReplaySource(StrEnum):
 
 
 class ReplayState(StrEnum):
-    """``running → done``; ``interrupted`` and ``failed`` can be resumed, as can a killed one."""
+    """``running → done``; all others can be resumed, as can one whose driver was killed."""
 
     RUNNING = "running"
     DONE = "done"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class Only(StrEnum):

@@ -373,8 +373,8 @@ class Settings(BaseSettings):
     notifications_retention_days: int = Field(
         30,
         ge=0,
-        description="Settled deliveries, their attempts, what was said in them, and kept figures "
-        "older than this are deleted at night, days; 0: never. Event keys stay.",
+        description="Settled deliveries, their attempts, what was said in them, ended replays and "
+        "kept figures older than this are deleted at night, days; 0: never. Event keys stay.",
     )
     scans_retention_days: int = Field(
         365,

@@ -66,7 +66,9 @@ def cancel_run(connection: Connection, run_id: str, reason: str, now: datetime) 
     if stopped is None:
         if not connection.execute(select(exists().where(runs.c.run_id == run_id))).scalar_one():
             return None
-        return Cancelled(run_id, None, (), *_suppress(connection, run_id, why, now))
+        told = select(notifications.c.event_key).where(notifications.c.run_id == run_id)
+        theirs = deliveries.c.event_key.in_(told)
+        return Cancelled(run_id, None, (), *_suppress(connection, theirs, why, now))
     connection.execute(
         update(reports)
         .where(reports.c.run_id == run_id, reports.c.status == "pending")
@@ -74,6 +76,25 @@ def cancel_run(connection: Connection, run_id: str, reason: str, now: datetime) 
     )
     _settle_event(connection, stopped.event_pk, why)
     return Cancelled(run_id, stopped.attempt, tuple(stopped.formats), 0, 0)
+
+
+def unsettled_of_replay(connection: Connection, replay_id: str) -> list[str]:
+    """Ids of a replay's runs that are not settled, oldest first."""
+    return list(
+        connection.execute(
+            select(runs.c.run_id)
+            .where(runs.c.replay_id == replay_id, runs.c.state.in_(UNSETTLED))
+            .order_by(runs.c.created_at, runs.c.run_id)
+        ).scalars()
+    )
+
+
+def cancel_news_of_replay(
+    connection: Connection, replay_id: str, reason: str, now: datetime
+) -> tuple[int, int]:
+    """Suppress what a replay tells and nobody has begun to send: (how many, how many are left)."""
+    why = plain(f"cancelled: {reason}") or "cancelled"
+    return _suppress(connection, deliveries.c.replay_id == replay_id, why, now)
 
 
 def list_cancellable(
@@ -106,19 +127,20 @@ def list_cancellable(
     return list(connection.execute(query).mappings())
 
 
-def _suppress(connection: Connection, run_id: str, why: str, now: datetime) -> tuple[int, int]:
-    """Suppress what the run told and nobody has begun to send: (how many, how many are left)."""
-    told = select(notifications.c.event_key).where(notifications.c.run_id == run_id)
+def _suppress(
+    connection: Connection, which: ColumnElement[bool], why: str, now: datetime
+) -> tuple[int, int]:
+    """Suppress of these what nobody has begun to send: (how many, how many are left)."""
     suppressed = connection.execute(
         update(deliveries)
-        .where(deliveries.c.event_key.in_(told), *_unsent())
+        .where(which, *_unsent())
         .values(state=DeliveryState.SUPPRESSED.value, reason=why, settled_at=now, lease_until=None)
     ).rowcount
     in_hand = connection.execute(
         select(func.count())
         .select_from(deliveries)
         .where(
-            deliveries.c.event_key.in_(told),
+            which,
             or_(
                 deliveries.c.state == DeliveryState.SENDING.value,
                 and_(

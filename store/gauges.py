@@ -83,7 +83,8 @@ def read_gauges(connection: Connection, now: datetime) -> LedgerGauges:
 class EndedCounts:
     """What has ended and is still in the ledger."""
 
-    done_runs: int
+    runs: dict[str, int]
+    """By state: done, cancelled."""
     deliveries: dict[str, int]
     """By state: sent, failed, suppressed."""
 
@@ -97,7 +98,7 @@ def count_ended(connection: Connection) -> EndedCounts:
     )
     found: dict[str, int] = dict(ended.all())
     return EndedCounts(
-        done_runs=_count(connection, [RunState.DONE.value])[RunState.DONE.value],
+        runs=_count(connection, [RunState.DONE.value, RunState.CANCELLED.value]),
         deliveries={state: found.get(state, 0) for state in _ENDED},
     )
 

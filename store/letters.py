@@ -73,6 +73,13 @@ def load_letter(connection: Connection, number: int) -> Letter:
     return found[0]
 
 
+def check_dead(connection: Connection, number: int) -> None:
+    """Raises NotFound for what is neither a letter nor an event whose run is dead."""
+    dead = select(events.c.event_pk).where(events.c.event_pk == number, events.c.outcome == "dead")
+    if connection.execute(dead).first() is None:
+        raise NotFound(_what_it_is(connection, number))
+
+
 def check_letters(connection: Connection, numbers: Sequence[int]) -> None:
     """Raises NotFound for the first number that is no letter."""
     for number in numbers:

@@ -138,17 +138,38 @@ def advance(
 def end_replay(
     connection: Connection, replay: Replay, state: ReplayState, reason: str | None, now: datetime
 ) -> bool:
-    """Note how a driver's work on a replay ended.  False if another driver has taken it over."""
+    """Note how a driver's work on a replay ended.
+
+    False if another driver has taken it over, or it was cancelled.
+    """
     return bool(
         connection.execute(
             update(replays)
             .where(
                 replays.c.replay_id == replay.replay_id,
                 replays.c.driver == replay.driver,
-                replays.c.state != ReplayState.DONE.value,
+                replays.c.state == ReplayState.RUNNING.value,
             )
             .values(state=state.value, reason=plain(reason), updated_at=now, finished_at=now)
         ).rowcount
+    )
+
+
+def cancel_replay(connection: Connection, replay_id: str, reason: str, now: datetime) -> None:
+    """End a replay whoever drives it: its next step is refused.  Raises NotFound.
+
+    One that has selected all stays done; what is in flight is cancelled run by run.
+    """
+    load_replay(connection, replay_id)
+    connection.execute(
+        update(replays)
+        .where(replays.c.replay_id == replay_id, replays.c.state != ReplayState.DONE.value)
+        .values(
+            state=ReplayState.CANCELLED.value,
+            reason=plain(f"cancelled: {reason}"),
+            updated_at=now,
+            finished_at=now,
+        )
     )
 
 
@@ -159,6 +180,15 @@ def touch(connection: Connection, replay: Replay, now: datetime) -> None:
         .where(replays.c.replay_id == replay.replay_id, replays.c.driver == replay.driver)
         .values(updated_at=now)
     )
+
+
+def count_unsettled(connection: Connection) -> int:
+    """Runs of all replays that are not settled: together they fill the queue of reports."""
+    return connection.execute(
+        select(func.count())
+        .select_from(runs)
+        .where(runs.c.state.in_(_UNSETTLED), runs.c.replay_id.is_not(None))
+    ).scalar_one()
 
 
 def count_in_flight(connection: Connection, replay_id: str) -> int:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     and_,
     delete,
+    exists,
     false,
     func,
     literal,
@@ -30,6 +31,7 @@ from sqlalchemy import (
 
 from store.in_use import (
     SETTLED_DELIVERY,
+    UNSETTLED_RUN,
     artifact_in_use,
     bytes_in_use,
     content_in_use,
@@ -41,6 +43,7 @@ from store.tables import (
     deliveries,
     events,
     notifications,
+    replays,
     reports,
     runs,
     scans,
@@ -290,6 +293,40 @@ def reduce_events(
             reason=reason,
         )
     ).rowcount
+
+
+def find_old_replays(
+    connection: Connection,
+    before: datetime,
+    *,
+    after: tuple[Any, ...] | None,
+    limit: int,
+    among: Collection[Any] | None = None,
+) -> list[Old]:
+    """Replays that nobody has moved on since then, and of which nothing is unfinished.
+
+    A driver says every few seconds that it lives.  Of their runs and deliveries the
+    replay's id stays.
+    """
+    unfinished = exists().where(
+        runs.c.replay_id == replays.c.replay_id, runs.c.state.in_(UNSETTLED_RUN)
+    )
+    untold = exists().where(
+        deliveries.c.replay_id == replays.c.replay_id,
+        deliveries.c.state.not_in(SETTLED_DELIVERY),
+    )
+    query = select(replays.c.replay_id, replays.c.created_at).where(
+        replays.c.updated_at < before, ~unfinished, ~untold, *_among(replays.c.replay_id, among)
+    )
+    rows = connection.execute(
+        _page(query, (replays.c.created_at, replays.c.replay_id), after, limit)
+    )
+    return [Old(row.replay_id, 0, (row.created_at, row.replay_id)) for row in rows]
+
+
+def delete_replays(connection: Connection, replay_ids: Collection[str]) -> int:
+    """Delete what was asked for and what came of it; return how many."""
+    return connection.execute(delete(replays).where(replays.c.replay_id.in_(replay_ids))).rowcount
 
 
 def count_statistics(connection: Connection, before: datetime) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     RowMapping,
     and_,
@@ -439,8 +440,13 @@ def claim_unfinished(
     next_deadline: datetime,
     max_attempts: int,
     limit: int,
+    spare_waiting_replays: bool = False,
 ) -> Sweepings:
     """Take up runs past their deadline under their next attempt.
+
+    ``spare_waiting_replays``: not a replay's run that was published and that no
+    worker has begun.  While live scans come, it waits behind them as long as they
+    do; published again at each deadline, its messages would fill the queue.
 
     Only attempts that a worker began count towards ``max_attempts``: a run that
     waits behind a broken broker or a long queue is late, not poisonous.
@@ -448,7 +454,17 @@ def claim_unfinished(
     Killed after the commit and before publishing, they wait for the next
     deadline.  ``WHERE attempt = ?`` lets one of two sweeps win.
     """
-    overdue = runs.c.state.in_(_UNSETTLED), runs.c.deadline <= now
+    overdue: tuple[ColumnElement[bool], ...] = (
+        runs.c.state.in_(_UNSETTLED),
+        runs.c.deadline <= now,
+    )
+    if spare_waiting_replays:
+        waits = and_(
+            runs.c.replay_id.is_not(None),
+            runs.c.state == RunState.DISPATCHED.value,
+            runs.c.started_attempt < runs.c.attempt,
+        )
+        overdue += (~waits,)
     found = connection.execute(
         select(
             runs.c.run_id,

@@ -144,7 +144,7 @@ replays = Table(
     Column("force", Boolean, nullable=False),
     Column("rate", Float, nullable=False),  # runs a second; 0: as the cap allows
     Column("in_flight", Integer, nullable=False),  # cap of runs that are not settled
-    Column("state", String(16), nullable=False),  # running | done | interrupted | failed
+    Column("state", String(16), nullable=False),  # running|done|interrupted|failed|cancelled
     Column("reason", Text),
     Column("driver", String(36), nullable=False),  # who moves it on; a resume changes it
     Column("step", Integer, nullable=False),  # transactions so far

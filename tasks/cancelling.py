@@ -13,7 +13,8 @@ from itertools import islice
 from typing import Any
 
 from schemas.errors import BrokerUnavailable
-from store.cancelling import cancel_run
+from store import replays
+from store.cancelling import cancel_news_of_replay, cancel_run, unsettled_of_replay
 from tasks.app import app
 from tasks.chords import task_ids
 from tasks.publishing import broker_faults
@@ -76,6 +77,24 @@ def cancel(parts: Wiring, run_ids: Sequence[str], reason: str) -> Cancelling:
             outcome.cancelled.append(found.run_id)
             tasks += task_ids(found.run_id, found.attempt, found.formats)
         _revoke(outcome, tasks)
+    return outcome
+
+
+def cancel_replay(parts: Wiring, replay_id: str, reason: str) -> Cancelling:
+    """End a replay, then its runs that are not settled, then what it tells and is unsent.
+
+    In this order, so that its driver adds none behind our back.  Killed in between,
+    the rest is cancelled by asking again.  Raises NotFound, LedgerUnavailable.
+    """
+    with parts.ledger.write() as connection:
+        replays.cancel_replay(connection, replay_id, reason, parts.clock())
+    with parts.ledger.read() as connection:
+        waiting = unsettled_of_replay(connection, replay_id)
+    outcome = cancel(parts, waiting, reason)
+    with parts.ledger.write() as connection:
+        suppressed, in_hand = cancel_news_of_replay(connection, replay_id, reason, parts.clock())
+    outcome.suppressed += suppressed
+    outcome.in_hand += in_hand
     return outcome
 
 

@@ -79,7 +79,7 @@ def cleanup_old_reports(days: int = 30) -> dict[str, Any]:
 
 @app.task(name="cleanup_old_notifications")
 def cleanup_old_notifications(days: int = 30) -> dict[str, Any]:
-    """Delete settled deliveries, attempts, contents and figures older than ``days``, idle paces.
+    """Delete settled deliveries, attempts, contents, replays and figures older than ``days``.
 
     Returns as ``cleanup_old_reports`` does; the count is that of deliveries.  Event
     keys are kept, so a replay of an old event still wakes nobody.
@@ -128,7 +128,7 @@ def clean_reports(parts: Wiring, days: int, limits: Limits = THOROUGH) -> Cleane
 
 
 def clean_notifications(parts: Wiring, days: int, limits: Limits = THOROUGH) -> Cleaned:
-    """Delete what was told before: counts ``deliveries``, ``contents``, ``figures``.
+    """Delete what was told before: counts ``deliveries``, ``contents``, ``replays``, ``figures``.
 
     Raises LedgerUnavailable.
     """
@@ -151,6 +151,14 @@ def clean_notifications(parts: Wiring, days: int, limits: Limits = THOROUGH) -> 
         "contents",
         lambda connection, **page: retention.find_old_contents(connection, before, **page),
         lambda connection, batch: retention.forget_contents(connection, [old.key for old in batch]),
+    )
+    _each_batch(
+        parts,
+        cleaned,
+        limits,
+        "replays",
+        lambda connection, **page: retention.find_old_replays(connection, before, **page),
+        lambda connection, batch: retention.delete_replays(connection, [old.key for old in batch]),
     )
     if limits.dry_run:
         with parts.ledger.read() as connection:

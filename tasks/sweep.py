@@ -12,7 +12,6 @@ import structlog
 
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import BrokerUnavailable, StreamUnavailable
-from schemas.settings import Settings
 from store.deliveries import claim_due
 from store.runs import claim_unfinished
 from tasks import wiring
@@ -77,14 +76,16 @@ def sweep_once(parts: Wiring) -> dict[str, int]:
 def _start_runs(parts: Wiring, found: dict[str, int]) -> None:
     """Dispatch overdue runs again, and tell of those that are given up."""
     now, settings = parts.clock(), parts.settings
-    limit = settings.sweep_batch if _has_room("reports", settings) else 0
+    depth = _depth("reports")
+    has_room = depth is not None and depth < settings.reports_high_water
     with parts.ledger.write() as connection:
         overdue = claim_unfinished(
             connection,
             now,
             next_deadline=now + timedelta(seconds=settings.run_deadline_s),
             max_attempts=settings.run_max_attempts,
-            limit=limit,
+            limit=settings.sweep_batch if has_room else 0,
+            spare_waiting_replays=bool(depth),
         )
         alerts = alert_dead_runs(connection, parts, list(overdue.dead))
     found |= {
@@ -105,7 +106,8 @@ def _start_deliveries(parts: Wiring, found: dict[str, int]) -> None:
     limit = settings.sweep_batch
     ahead = ahead_s(settings)
     for _ in range(ROUNDS):
-        if not _has_room("notifications", settings):
+        depth = _depth("notifications")
+        if depth is None or depth >= settings.reports_high_water:
             break
         now = parts.clock()
         with parts.ledger.write() as connection:
@@ -124,10 +126,10 @@ def _start_deliveries(parts: Wiring, found: dict[str, int]) -> None:
             break
 
 
-def _has_room(queue: str, settings: Settings) -> bool:
-    """Whether a queue can take more; one that cannot be asked cannot be given anything."""
+def _depth(queue: str) -> int | None:
+    """Messages in a queue.  None: it cannot be asked, and so cannot be given anything."""
     try:
-        return queue_depth(queue) < settings.reports_high_water
+        return queue_depth(queue)
     except BrokerUnavailable as error:
         log.warning("sweep_held_back", queue=queue, error=str(error))
-        return False
+        return None

@@ -9,18 +9,18 @@ from uuid import uuid4
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from schemas.events import EventType, decode_entry
 from schemas.notifications import ChannelAddress, ChannelKind, Notification
 from schemas.reports import Format, Severity
 from schemas.runs import DecodedEntry, Entry
 from store import tables
-from store.cancelling import cancel_run, list_cancellable
+from store.cancelling import cancel_run, list_cancellable, unsettled_of_replay
 from store.deliveries import Recipient, plan_deliveries, save_notification
 from store.events import RunDefaults, record_batch
 from store.ledger import Ledger
-from store.runs import load_run, settle_done
+from store.runs import load_run, revive, settle_dead, settle_done
 from store.secrets import SecretBox
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -131,3 +131,42 @@ def test_what_can_be_cancelled_is_listed_page_by_page(ledger: Ledger, limit: int
         after = (page[-1]["created_at"], page[-1]["run_id"])
     assert sorted(found) == sorted([run_ids[0], run_ids[1], run_ids[4]])
     assert found[-1] == run_ids[4]
+
+
+def test_what_ended_before_a_replay_of_it_was_cancelled_stays_so(ledger: Ledger) -> None:
+    done, dead, neither = (record(ledger, number) for number in range(3))
+    settle(ledger, done)
+    with ledger.write() as connection:
+        settle_dead(connection, dead, "a bad disk", NOW)
+        for number, run_id in enumerate((done, dead, neither)):
+            event_pk = load_run(connection, run_id).event_pk
+            values = {"formats": [], "inputs": {}, "created_at": NOW, "attempt": 1}
+            connection.execute(
+                insert(tables.runs).values(
+                    run_id=f"again-{number}",
+                    event_pk=event_pk,
+                    kind="replay",
+                    state="dispatched",
+                    replay_id="r-1",
+                    **values,
+                )
+            )
+        cancel_run(connection, neither, "a trial", NOW)
+        assert sorted(unsettled_of_replay(connection, "r-1")) == ["again-0", "again-1", "again-2"]
+        for number in range(3):
+            assert cancel_run(connection, f"again-{number}", "a trial", NOW) is not None
+        assert unsettled_of_replay(connection, "r-1") == []
+        outcomes = connection.execute(
+            select(tables.events.c.outcome, tables.events.c.reason).order_by("event_pk")
+        ).all()
+    assert [outcome for outcome, _ in outcomes] == ["done", "dead", "cancelled"]
+    assert outcomes[1][1] == "a bad disk; a replay was cancelled: a trial"
+
+
+def test_a_cancelled_run_that_is_taken_up_again_is_pending_as_its_event_is(ledger: Ledger) -> None:
+    run_id = record(ledger, 1)
+    cancel(ledger, run_id)
+    with ledger.write() as connection:
+        assert revive(connection, [run_id], NOW) == [run_id]
+        outcome = connection.execute(select(tables.events.c.outcome)).scalar_one()
+    assert outcome == "pending"

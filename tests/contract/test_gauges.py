@@ -10,7 +10,7 @@ from sqlalchemy import insert
 
 from listener.tally import LATE, Tally
 from store import tables
-from store.figures import save_statistics
+from store.figures import OUTCOMES, save_statistics
 from store.gauges import (
     attempt_totals,
     count_ended,
@@ -202,13 +202,19 @@ def test_an_empty_ledger_has_nothing_open(ledger: Ledger) -> None:
 def test_what_has_ended(filled: Ledger) -> None:
     with filled.read() as connection:
         ended = count_ended(connection)
-    assert ended.done_runs == 1
+    assert ended.runs == {"done": 1, "cancelled": 0}
     assert ended.deliveries == {"sent": 1, "failed": 1, "suppressed": 1}
 
 
 def test_what_happened_lately(filled: Ledger) -> None:
     with filled.read() as connection:
-        assert events_since(connection, ago(5)) == {"pending": 2, "done": 1, "dead": 1}
+        found = events_since(connection, ago(5))
+        assert {outcome: count for outcome, count in found.items() if count} == {
+            "pending": 2,
+            "done": 1,
+            "dead": 1,
+        }
+        assert set(found) == set(OUTCOMES)
         renders = {(t.name, t.outcome): t for t in render_totals(connection, ago(5))}
         tries = {(t.name, t.outcome): t for t in attempt_totals(connection, ago(5))}
         assert render_totals(connection, NOW) == []

@@ -17,7 +17,7 @@ from schemas.events import decode_entry
 from schemas.replays import Counts, Failure, ReplayRequest, ReplaySource, ReplayState, Selection
 from schemas.reports import Format
 from schemas.runs import DeadEntry, DecodedEntry, Entry, RunState, RunTicket
-from store import events, letters, replayed, replays, runs, tables
+from store import events, letters, replayed, replays, retention, runs, tables
 from store.audit import LedgerAudit
 from store.ledger import Ledger
 
@@ -172,6 +172,85 @@ def test_an_overdue_run_of_a_replay_is_swept_as_one(ledger: Ledger) -> None:
     assert found.tickets == (
         RunTicket(started.run_id, 2, (Format.CSV,), needs_data=False, is_replay=True),
     )
+
+
+def test_a_published_run_of_a_replay_is_spared_while_messages_wait(ledger: Ledger) -> None:
+    begin(ledger)
+    (ticket,) = record(ledger, scan_entry(1))
+    settle(ledger, ticket)
+    started = start_run(ledger, 1, Format.CSV)
+    assert started is not None
+
+    def swept(**options: bool) -> int:
+        with ledger.write() as connection:
+            found = runs.claim_unfinished(
+                connection, NOW, next_deadline=NOW, max_attempts=9, limit=9, **options
+            )
+        return len(found.tickets)
+
+    assert swept(spare_waiting_replays=True) == 1  # it was never published
+    assert swept(spare_waiting_replays=True) == 0
+    assert swept() == 1
+    with ledger.write() as connection:
+        run = runs.load_run(connection, started.run_id)
+        runs.start_rendering(connection, run, [Format.CSV], max_tries=3, now=NOW)
+    assert swept(spare_waiting_replays=True) == 1  # its worker died
+
+
+def test_a_cancelled_replay_takes_no_step_and_can_be_resumed(ledger: Ledger) -> None:
+    replay = begin(ledger)
+    with ledger.write() as connection:
+        replays.cancel_replay(connection, "r-1", "a slip", NOW)
+        step: dict[str, Any] = {"checkpoint": None, "counts": Counts(), "failures": [], "now": NOW}
+        assert not replays.advance(connection, replay, **step)
+        assert not replays.end_replay(connection, replay, ReplayState.DONE, None, NOW)
+        found = replays.load_replay(connection, "r-1")
+        assert (found.state, found.reason) == (ReplayState.CANCELLED, "cancelled: a slip")
+        taken = replays.take_over(connection, "r-1", "other", NOW)
+        assert replays.advance(connection, taken, **step)
+        assert replays.end_replay(connection, taken, ReplayState.DONE, None, NOW)
+        replays.cancel_replay(connection, "r-1", "late", NOW)
+        assert replays.load_replay(connection, "r-1").state is ReplayState.DONE
+        with pytest.raises(NotFound):
+            replays.cancel_replay(connection, "r-2", "a slip", NOW)
+
+
+def test_replays_count_together_and_apart_from_live_runs(ledger: Ledger) -> None:
+    begin(ledger)
+    first, second = record(ledger, scan_entry(1), scan_entry(2))
+    settle(ledger, first)
+    with ledger.read() as connection:
+        assert replays.count_unsettled(connection) == 0
+        assert runs.oldest_unsettled(connection) == NOW
+    assert start_run(ledger, 1, Format.CSV) is not None
+    settle(ledger, second)
+    with ledger.read() as connection:
+        assert replays.count_unsettled(connection) == 1
+        assert runs.oldest_unsettled(connection) is None
+
+
+def test_an_ended_replay_goes_when_it_is_old_and_nothing_of_it_is_unfinished(
+    ledger: Ledger,
+) -> None:
+    def old(days: int) -> list[str]:
+        with ledger.read() as connection:
+            found = retention.find_old_replays(
+                connection, NOW + timedelta(days=days), after=None, limit=9
+            )
+        return [item.key for item in found]
+
+    begin(ledger)
+    (ticket,) = record(ledger, scan_entry(1))
+    settle(ledger, ticket)
+    started = start_run(ledger, 1, Format.CSV)
+    assert started is not None
+    assert old(1) == []
+    settle(ledger, started, Format.CSV)
+    assert old(0) == []
+    assert old(1) == ["r-1"]
+    with ledger.write() as connection:
+        assert retention.delete_replays(connection, ["r-1"]) == 1
+        assert not runs.load_run(connection, started.run_id).tells
 
 
 def test_a_repeat_through_the_stream_leaves_a_replays_run_alone(ledger: Ledger) -> None:

@@ -305,7 +305,7 @@ def test_what_notifications_said_goes_with_their_last_delivery_and_their_keys_st
     try_delivery(light, sent)
     clock.forward(31 * DAY)
     found = cleanup.clean_notifications(light, 30, Limits(dry_run=True))
-    assert found.counts == {"deliveries": 1, "contents": 1, "figures": 0}
+    assert found.counts == {"deliveries": 1, "contents": 1, "replays": 0, "figures": 0}
     assert clean_notifications()["deleted_bytes"] == found.size > 0
     said = {row["event_key"]: bool(row["content"]) for row in rows(light, "notifications")}
     assert sorted(said.values()) == [False, True]

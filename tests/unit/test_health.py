@@ -194,6 +194,7 @@ def test_a_ledger_that_nobody_made_is_down_and_stays_unmade(make_parts: Any) -> 
     (parts.settings.data_dir / "ledger.sqlite3").unlink()
     found = ask(parts, "ledger")
     assert (found.state, "there is no ledger yet" in found.says) == (State.DOWN, True)
+    assert ask(parts, "channels").state is State.DOWN
     assert not (parts.settings.data_dir / "ledger.sqlite3").exists()
     (parts.settings.data_dir / "ledger.sqlite3").touch()
     assert "the database is empty" in ask(parts, "ledger").says
@@ -205,6 +206,7 @@ def test_a_ledger_of_another_release_is_degraded(parts: Any) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     found = ask(parts, "ledger")
     assert (found.state, found.says.startswith("its schema is 0001")) == (State.DEGRADED, True)
+    assert ask(parts, "channels").says == "not asked: the ledger's schema is 0001"
 
 
 def test_work_that_does_not_go_on_degrades_the_ledger(
@@ -231,14 +233,32 @@ def test_work_that_does_not_go_on_degrades_the_ledger(
 
 
 def test_the_probe_leaves_nothing_behind(parts: Any) -> None:
+    parts.artifacts.folder.mkdir()
     found = ask(parts, "artifacts")
     assert (found.state, found.says) == (State.HEALTHY, "a probe was put, read and deleted")
     assert [path for path in parts.artifacts.folder.rglob("*") if path.is_file()] == []
 
 
+def test_a_folder_that_is_not_there_stays_so(make_parts: Any, tmp_path: Any) -> None:
+    folder = tmp_path / "new" / "artifacts"
+    parts = make_parts(artifacts_url=f"file://{folder}")
+    found = ask(parts, "artifacts")
+    assert (found.state, found.says) == (State.HEALTHY, f"the first one makes the folder {folder}")
+    assert not folder.parent.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_down(
+    make_parts: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health.os, "access", lambda *_: False)  # root may write anywhere
+    found = ask(make_parts(artifacts_url=f"file://{tmp_path / 'a'}"), "artifacts")
+    assert (found.state, "cannot be made" in found.says) == (State.DOWN, True)
+
+
 def test_a_store_that_loses_what_was_put_is_down(
     parts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    parts.artifacts.folder.mkdir()
     monkeypatch.setattr(parts.artifacts, "get", lambda _: b"something else")
     assert ask(parts, "artifacts").state is State.DOWN
 

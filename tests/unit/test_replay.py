@@ -396,6 +396,44 @@ def test_at_most_the_cap_is_in_flight(parts: Wiring, lived: Any, make_scan: Any,
     assert most == 4
 
 
+def test_replays_at_once_share_half_of_what_closes_the_intake(
+    make_parts: Any, record: Any, make_scan: Any, rows: Any
+) -> None:
+    parts = make_parts(formats="json,csv", reports_high_water=30)  # three runs of all replays
+    for number in range(1, 6):
+        work(parts, [record(parts, make_scan(number))])
+    others: list[RunTicket] = []
+    with pytest.raises(Stop):
+        drive(parts, begin(parts, request_of(force=True, in_flight=2)), others.extend, stop_at(2))
+    assert len(others) == 2
+    mine: list[RunTicket] = []
+    most = 0
+
+    def show(_: Progress) -> None:
+        nonlocal most
+        most = max(most, sum(row["state"] != "done" for row in rows(parts, "runs")))
+        work(parts, mine)
+        mine.clear()
+
+    found = drive(parts, begin(parts, request_of(force=True, in_flight=3)), mine.extend, show)
+    assert found.counts.started == 3  # two are in flight with the other one
+    assert most == 3
+
+
+def test_a_cancelled_replay_stops_its_driver(parts: Wiring, lived: Any, make_scan: Any) -> None:
+    for number in (1, 2):
+        lived(make_scan(number))
+    replay = begin(parts, request_of(force=True, in_flight=1))
+
+    def cancel(tickets: Iterable[RunTicket]) -> None:
+        work(parts, tickets)
+        with parts.ledger.write() as connection:
+            replays.cancel_replay(connection, replay.replay_id, "a slip", parts.clock())
+
+    with pytest.raises(TakenOver, match="was cancelled"):
+        drive(parts, replay, cancel)
+
+
 def test_a_rate_is_kept(parts: Wiring, lived: Any, make_scan: Any) -> None:
     for number in range(1, 9):
         lived(make_scan(number))
@@ -434,6 +472,16 @@ def test_deliveries_that_nobody_has_tried_count_as_in_flight(
 
 class Stop(Exception):
     """Ends a driver as a kill would: nothing of it runs any more."""
+
+
+def stop_at(started: int) -> Callable[[Progress], None]:
+    """Stop a driver once it has started so many runs."""
+
+    def show(progress: Progress) -> None:
+        if progress.replay.counts.started >= started:
+            raise Stop
+
+    return show
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])

@@ -217,6 +217,56 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     assert answer(run("replay", "--resume", replay_id, "--json").stdout) == done
 
 
+def test_a_done_replay_that_is_resumed_is_waited_for(
+    run: Any, light: Any, two: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting: list[RunTicket] = []
+    monkeypatch.setattr(chords, "dispatch", waiting.extend)
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    sleep = light.sleep
+    monkeypatch.setattr(light, "sleep", interrupt)
+    stopped = CliRunner().invoke(app, ["replay", "--force"])
+    assert stopped.exit_code == 130
+    assert "all is recorded" in stopped.stderr
+    (listed,) = answer(run("replays", "--json").stdout)
+    assert (listed["state"], listed["runs"]["unfinished"]) == ("done", 2)
+
+    def end_one(seconds: float) -> None:
+        sleep(seconds)
+        work(light, [waiting.pop()])
+
+    monkeypatch.setattr(light, "sleep", end_one)
+    done = answer(run("replay", "--resume", listed["replay_id"], "--json").stdout)
+    assert done["runs"] == {"done": 2, "dead": 0, "cancelled": 0, "unfinished": 0}
+
+
+def test_a_replay_is_cancelled_with_what_it_started(
+    run: Any, fail: Any, light: Any, two: None, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chords, "dispatch", interrupt)
+    monkeypatch.setattr("tasks.cancelling.app.control.revoke", lambda _: None)
+    CliRunner().invoke(app, ["replay", "--force", "--in-flight", "1"])
+    (listed,) = answer(run("replays", "--json").stdout)
+    cancelled = answer(
+        run("runs", "cancel", "--replay", listed["replay_id"], "--yes", "--json").stdout
+    )
+    assert len(cancelled["cancelled"]) == 1
+    (listed,) = answer(run("replays", "--json").stdout)
+    assert (listed["state"], listed["reason"]) == ("cancelled", "cancelled: by hand")
+    assert listed["runs"] == {"done": 0, "dead": 0, "cancelled": 1, "unfinished": 0}
+    assert [row["outcome"] for row in rows(light, "events")] == ["done", "done"]
+    code, _, err = fail("runs", "cancel", "--replay", "x", "--yes")
+    assert (code, "no replay x" in err) == (1, True)
+    code, _, err = fail("runs", "cancel", "--replay", "x", "--domain", "*", "--yes")
+    assert (code, "or --replay" in err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -227,6 +277,9 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
         (("--only", "all"), "give of reports, notify"),
         (("--formats", "doc"), "give of pdf"),
         (("--rate", "fast"), "runs a second"),
+        (("--rate", "0/s"), "above 0"),
+        (("--status", ""), "--status is empty"),
+        (("--domain", " "), "--domain is empty"),
         (("--in-flight", "500"), "SCANHERALD_REPORTS_HIGH_WATER"),
         (("--type", "scan.done"), "scan.completed"),
         (("--from", "yesterday"), "duration"),
