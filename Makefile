@@ -16,7 +16,8 @@ test: $(READY)  ## the tests that need Python packages alone
 	$(BIN)/pytest -m "not full and not faults" --ignore tests/unit --ignore tests/contract
 
 test-full: $(READY)  ## the tests that need the system packages of .ci/run, or much time
-	$(BIN)/pytest -m full
+	$(BIN)/pytest -n 2 --dist loadfile -m full tests/unit tests/contract
+	$(BIN)/pytest -m full --ignore tests/unit --ignore tests/contract
 
 faults: $(READY)  ## kill -9 everywhere; prints a line per fault test
 	$(BIN)/pytest tests/faults

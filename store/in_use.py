@@ -129,6 +129,7 @@ def _among_newest(keep: int, *, scored: bool = False) -> ColumnElement[bool]:
         select(literal(1))
         .where(
             later.c.domain == scans.c.domain,
+            later.c.finished_at >= scans.c.finished_at,  # where the index begins to be read
             or_(
                 later.c.finished_at > scans.c.finished_at,
                 and_(

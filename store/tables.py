@@ -102,6 +102,7 @@ scans = Table(
     Column("score", Integer),  # null: not judged yet, or held because inconclusive
     Column("recorded_at", Utc, nullable=False),
     Index("ix_scans_domain_finished_at", "domain", "finished_at"),
+    Index("ix_scans_event_pk", "event_pk"),
 )
 
 runs = Table(
