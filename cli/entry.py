@@ -7,16 +7,17 @@ is needed.
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Answer ``health … --live`` at once; leave everything else to ``cli.main``."""
     if sys.argv[1:2] == ["health"]:
-        from cli.liveness import answer, question_of
+        from cli.liveness import answer, folder_is_in_a_file, question_of
 
         question = question_of(sys.argv[1:])
-        if question is not None:
+        if question is not None and not folder_is_in_a_file(os.environ):
             sys.exit(answer(question))
     from cli.main import main as front_door
 

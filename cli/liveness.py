@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +34,12 @@ def question_of(arguments: Sequence[str]) -> Question | None:
     if not set(rest) <= set(PARTS):
         return None
     return Question(tuple(rest), "--json" in arguments)
+
+
+def folder_is_in_a_file(environment: Mapping[str, str]) -> bool:
+    """Whether the folder of heartbeats has to be read with the settings, which takes longer."""
+    names = ("SCANHERALD_HEARTBEATS_DIR_FILE", "SCANHERALD_DATA_DIR_FILE")
+    return any(environment.get(name) for name in names)
 
 
 def answer(question: Question, folder: Path | None = None) -> int:

@@ -387,6 +387,23 @@ Every setting is an environment variable, read once when a process starts. A var
 the prefix `SCANHERALD_` is also read with it. A value that cannot be used stops the process
 with a message that names the variable. A dash means that there is no default.
 
+**From a file.** `NAME_FILE=/path` gives any of them but OpenTelemetry's by the content of a file:
+`DATABASE_URL_FILE=/run/secrets/database_url`. One newline at its end is not part of the value.
+The variable and its file together, or a file that is missing, unreadable, empty, not UTF-8 or above
+64 KiB, stop the process with a message that names both and never shows the value. An empty
+variable counts as absent.
+
+```sh
+scanherald config show       # every setting that differs from its default, and where it comes from
+scanherald config check      # tries each of them: ok, warning or failed, with what to do
+```
+
+`config show` masks secrets and the passwords in URLs; `--all` adds the defaults, `--json` is for
+scripts. `config check` sends nothing to anybody and creates nothing: an object that it puts into
+the artifact store is deleted again, and a database without a ledger stays so. Exit status: 0, also
+with warnings; 1 where something failed, or where the settings cannot be used at all. Each check ends
+within `SCANHERALD_HEALTH_TIMEOUT_S`.
+
 | variable | default | meaning |
 |---|---|---|
 """

@@ -2,11 +2,13 @@
 
 Read once by ``load_settings`` where a process starts, then passed on; nothing
 else reads the environment.  The five URLs have their usual names, everything
-else is prefixed ``SCANHERALD_``.
+else is prefixed ``SCANHERALD_``.  Each may come from a file instead.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
@@ -21,10 +23,17 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from schemas.errors import InvalidSettings
 from schemas.reports import DEFAULT_FORMATS, Format, Severity
+from schemas.setting_files import given_by, values_from_files
 
 _PREFIX = "SCANHERALD_"
 
@@ -472,6 +481,19 @@ class Settings(BaseSettings):
         description="console, json, or auto: console on a terminal, json otherwise.",
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  there is none
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  ours say which file
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the caller says wins over files, files over variables, which must be empty then."""
+        files = values_from_files(_file_variables(), os.environ)
+        return init_settings, InitSettingsSource(settings_cls, files), env_settings
+
     @field_validator("redis_url")
     @classmethod
     def _spoken_by_redis(cls, value: str) -> str:
@@ -557,6 +579,29 @@ def environment_name(field: str) -> str:
     """The variable that sets ``field``: its usual name where it has one, else the prefixed one."""
     alias = Settings.model_fields[field].validation_alias
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else _PREFIX + field.upper()
+
+
+def variables_of(field: str) -> tuple[str, ...]:
+    """Every variable that sets ``field``."""
+    alias = Settings.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        return tuple(str(choice) for choice in alias.choices)
+    return (environment_name(field),)
+
+
+def reads_a_file(field: str) -> bool:
+    """Whether ``NAME_FILE`` counts too; OpenTelemetry's SDK reads its own variables itself."""
+    return not environment_name(field).startswith("OTEL_")
+
+
+def _file_variables() -> dict[str, tuple[str, ...]]:
+    return {field: variables_of(field) for field in Settings.model_fields if reads_a_file(field)}
+
+
+def origin_of(field: str, environment: Mapping[str, str]) -> str:
+    """Where a setting's value comes from: a variable, a variable that names a file, or default."""
+    given = given_by(variables_of(field), environment)
+    return next(iter(given), "default")
 
 
 def load_settings(**overrides: Any) -> Settings:
