@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -76,7 +77,8 @@ def record(url: str, work: Path, client: Any) -> None:
     publish(url, "scans:events", [{"data": (SCANS / RENDERED).read_bytes()}])
     run_part("listen", until=lambda: client.llen("reports") == 2)
     run_part(
-        "worker", "--queue", "reports", "--pool", "solo", until=lambda: client.llen("notifications") == 1
+        *("worker", "--queue", "reports", "--pool", "solo"),
+        until=lambda: client.llen("notifications") == 1,
     )
     publish(
         url,
@@ -88,7 +90,7 @@ def record(url: str, work: Path, client: Any) -> None:
             {"dataref": "file:///outside/of/every/root.json"},
         ],
     )
-    run_part("listen", until=lambda: client.llen("notifications") == 3 and client.llen("reports") == 3)
+    run_part("listen", until=lambda: client.llen("notifications") + client.llen("reports") == 6)
     by_hand()
 
 
@@ -141,9 +143,11 @@ def keep(client: Any, work: Path, output: Path) -> None:
         for key in sorted(client.keys())
         if (kind := client.type(key)) in readers
     }
-    (output / "redis.json").write_text(json.dumps(kept, indent=1) + "\n")
     with sqlite3.connect(work / "data" / "ledger.sqlite3") as ledger:
-        (output / "ledger.sql").write_text("\n".join(ledger.iterdump()) + "\n")
+        rows = "\n".join(ledger.iterdump()) + "\n"
+    for name, text in (("redis.json", json.dumps(kept, indent=1) + "\n"), ("ledger.sql", rows)):
+        text = text.replace(str(work), "/recorded").replace(socket.gethostname(), "recorder")
+        (output / name).write_text(text)
     shutil.copytree(work / "data" / "artifacts", output / "artifacts", dirs_exist_ok=True)
 
 
