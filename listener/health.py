@@ -33,6 +33,7 @@ from store.endpoints import disabled_endpoints
 from store.heartbeats import PARTS, judge_heartbeats, read_heartbeats
 from tasks.app import QUEUES
 from tasks.lag import read_lag
+from tasks.newer import ASIDE
 from tasks.presence import SILENT_S, SWEPT, Presence, Seen
 from tasks.queues import queue_depth
 from tasks.wiring import Wiring
@@ -240,6 +241,7 @@ def check_broker(parts: Wiring) -> PartHealth:
     depths = {name: queue_depth(name) for name in QUEUES}
     waiting = ", ".join(f"{count} in {name}" for name, count in depths.items())
     high = parts.settings.reports_high_water
+    newer = queue_depth(ASIDE)
 
     def findings() -> Findings:
         for name in [name for name, depth in depths.items() if depth >= high]:
@@ -247,6 +249,12 @@ def check_broker(parts: Wiring) -> PartHealth:
                 State.DEGRADED,
                 f"{name} is full, and what feeds it waits",
                 f"start more workers: scanherald worker --queue {name}",
+            )
+        if newer:
+            yield (
+                State.DEGRADED,
+                f"{newer} messages of a newer release wait for a worker that knows them",
+                "upgrade the workers that are left; see docs/upgrading.md",
             )
 
     return _judged("broker", f"waiting: {waiting}", findings())

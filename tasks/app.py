@@ -143,6 +143,7 @@ app = Celery(
         "tasks.orphans",
         "tasks.monitoring",
         "tasks.task_log",
+        "tasks.newer",
     ],
 )
 app.add_defaults(lambda: celery_settings(wiring.settings()))

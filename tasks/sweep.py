@@ -20,6 +20,7 @@ from tasks.app import SWEEP, app
 from tasks.chords import dispatch
 from tasks.digests import release_due
 from tasks.endpoints import settle_disabled
+from tasks.newer import bring_back
 from tasks.notifications import start_deliveries, started_by
 from tasks.pace import ahead_s
 from tasks.presence import SWEPT, Presence
@@ -40,8 +41,17 @@ def sweep() -> dict[str, int]:
     """
     parts = wiring.current()
     found = sweep_once(parts)
+    _bring_back()
     _note_sweep(parts)
     return found
+
+
+def _bring_back() -> None:
+    """What workers of an older release left for one of ours."""
+    try:
+        bring_back()
+    except BrokerUnavailable as error:
+        log.warning("newer_messages_left", error=str(error))
 
 
 def _note_sweep(parts: Wiring) -> None:

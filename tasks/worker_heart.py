@@ -14,11 +14,11 @@ from typing import Any
 
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.signals import task_postrun, task_prerun, worker_shutting_down
-from celery.worker.consumer import Consumer
 
 from store.heartbeats import HOLDS_S
 from tasks import wiring
 from tasks.heart import FILE_EVERY_S, Heart
+from tasks.newer import PatientConsumer
 
 BROKER = "the broker"
 
@@ -30,7 +30,7 @@ def _heart() -> Heart:
     return heart
 
 
-class BeatingConsumer(Consumer):
+class BeatingConsumer(PatientConsumer):
     """Celery's consumer, beating while it waits for the broker too."""
 
     hub: Any

@@ -48,7 +48,7 @@ def redis_says(
 @pytest.fixture
 def depths(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """What waits in each queue."""
-    waiting = {"default": 0, "reports": 3, "notifications": 0}
+    waiting = {"default": 0, "reports": 3, "notifications": 0, "newer": 0}
     monkeypatch.setattr(health, "queue_depth", waiting.__getitem__)
     return waiting
 

@@ -84,7 +84,9 @@ def test_a_url_comes_from_a_file_under_either_name(
             assert origin_of("redis_url", os.environ) == name
 
 
-@pytest.mark.parametrize("other", ["REDIS_URL", "SCANHERALD_REDIS_URL", "SCANHERALD_REDIS_URL_FILE"])
+@pytest.mark.parametrize(
+    "other", ["REDIS_URL", "SCANHERALD_REDIS_URL", "SCANHERALD_REDIS_URL_FILE"]
+)
 def test_a_file_beside_the_variable_itself_is_refused(
     secret: Path, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
