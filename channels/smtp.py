@@ -65,6 +65,14 @@ class SmtpChannel:
         self._idle.append(connection)
         return receipt
 
+    def greet(self) -> None:
+        """Connect, secure and log in as for a message, and keep the connection.
+
+        Raises ChannelUnavailable.
+        """
+        with self._translated():
+            self._idle.append(self._open())
+
     def close(self) -> None:
         """Close the idle connections.  Safe to repeat."""
         while (connection := self._pop()) is not None:

@@ -16,6 +16,7 @@ from cli import (
     audit,
     bundle,
     cleanup,
+    config,
     deadletters,
     deliveries,
     erase,
@@ -93,6 +94,7 @@ app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(subscribers.app, name="subscribers")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(deadletters.app, name="dead-letters")
+app.add_typer(config.app, name="config")
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of ledger, artifacts, keys and server data.")

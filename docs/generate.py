@@ -399,9 +399,9 @@ scanherald config check      # tries each of them: ok, warning or failed, with w
 ```
 
 `config show` masks secrets and the passwords in URLs; `--all` adds the defaults, `--json` is for
-scripts. `config check` sends nothing to anybody and creates nothing: an object that it puts into
-the artifact store is deleted again, and a database without a ledger stays so. Exit status: 0, also
-with warnings; 1 where something failed, or where the settings cannot be used at all. Each check ends
+scripts. `config check` sends nothing to anybody and makes nothing: an object that it puts into the
+artifact store is deleted again, and a database without a ledger stays so. Exit status: 0, also
+with warnings; 1 where something failed or the settings cannot be used at all. Each check ends
 within `SCANHERALD_HEALTH_TIMEOUT_S`.
 
 | variable | default | meaning |

@@ -11,21 +11,20 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis
-import structlog
 from redis.exceptions import RedisError
 from sqlalchemy import make_url
 
-from schemas.errors import InvalidSettings, NotFound, ScanheraldError, StreamUnavailable
+from listener.asking import Question, wait_for
+from schemas.errors import InvalidSettings, NotFound, StreamUnavailable
 from schemas.health import PartHealth, State, worst
 from schemas.settings import Settings
 from store import figures, runs
@@ -37,8 +36,6 @@ from tasks.newer import ASIDE
 from tasks.presence import SILENT_S, SWEPT, Presence, Seen
 from tasks.queues import queue_depth
 from tasks.wiring import Wiring
-
-log = structlog.get_logger("listener.health")
 
 DEPENDENCIES = ("redis", "broker", "ledger", "artifacts")
 EVERYTHING = (*PARTS, *DEPENDENCIES, "channels")
@@ -66,60 +63,22 @@ class Examiner:
 
     def __init__(self, parts: Wiring) -> None:
         self._parts = parts
-        self._hanging: dict[str, _Question] = {}
+        self._hanging: dict[str, Question] = {}
 
     def look(self, names: Sequence[str]) -> list[PartHealth]:
         """How these parts are, in their order.  Blocks for the timeout at most."""
         timeout_s = self._parts.settings.health_timeout_s
         asked = [
-            self._hanging.pop(name) if name in self._hanging else _Question(name, self._parts)
+            self._hanging.pop(name)
+            if name in self._hanging
+            else Question(name, partial(CHECKS[name], self._parts), DO[name])
             for name in names
         ]
-        give_up = time.monotonic() + timeout_s
-        for question in asked:
-            question.join(max(0.0, give_up - time.monotonic()))
+        wait_for(asked, timeout_s)
         for question in asked:
             if question.is_alive():
                 self._hanging[question.part] = question
         return [question.answer() for question in asked]
-
-
-class _Question(threading.Thread):
-    """One part's check, in a thread that keeps no process from ending."""
-
-    def __init__(self, part: str, parts: Wiring) -> None:
-        super().__init__(name=f"health of {part}", daemon=True)
-        self.part = part
-        self._parts = parts
-        self._began = time.monotonic()
-        self._answer: PartHealth | None = None
-        self.start()
-
-    def run(self) -> None:
-        """Ask; whatever goes wrong is the answer."""
-        try:
-            found = CHECKS[self.part](self._parts)
-        except ScanheraldError as error:
-            found = PartHealth(self.part, State.DOWN, str(error), DO[self.part])
-        except Exception as error:  # of one part, which must not hide the others
-            log.exception("health_check_failed", part=self.part)
-            said = f"its check failed: {type(error).__name__}: {error}"
-            found = PartHealth(self.part, State.DOWN, said, "this is a defect: report it")
-        took_ms = round((time.monotonic() - self._began) * 1000, 1)
-        self._answer = found._replace(latency_ms=took_ms)
-
-    def answer(self) -> PartHealth:
-        """What was found, or that nothing was yet."""
-        if self._answer is not None:
-            return self._answer
-        waited_s = time.monotonic() - self._began
-        return PartHealth(
-            self.part,
-            State.DOWN,
-            f"does not answer within {waited_s:.0f} s",
-            DO[self.part],
-            round(waited_s * 1000, 1),
-        )
 
 
 DO = {
@@ -210,21 +169,7 @@ def check_redis(parts: Wiring) -> PartHealth:
                 "the stream is not read in time",
                 "see: scanherald health listener; more workers if they are behind",
             )
-        policy = memory.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            yield (
-                State.DEGRADED,
-                f"maxmemory-policy is {policy}: under pressure entries and tasks are dropped",
-                "set maxmemory-policy noeviction",
-            )
-        if not int(persistence.get("aof_enabled", 0)):
-            yield (
-                State.DEGRADED,
-                "the append-only file is off: a restart loses what was not recorded yet",
-                "set appendonly yes; see docs/reliability.md for what each fsync policy costs",
-            )
-        if persistence.get("aof_last_write_status", "ok") != "ok":
-            yield State.DEGRADED, "the server cannot write to its disk", "see its disk and log"
+        yield from durability(persistence, memory)
         most = int(memory.get("maxmemory", 0))
         if most and int(memory.get("used_memory", 0)) > FULL_MEMORY * most:
             yield (
@@ -233,7 +178,26 @@ def check_redis(parts: Wiring) -> PartHealth:
                 "raise maxmemory, or lower SCANHERALD_STREAM_RETENTION_S",
             )
 
-    return _judged("redis", behind, findings())
+    return judged("redis", behind, findings())
+
+
+def durability(persistence: Mapping[str, Any], memory: Mapping[str, Any]) -> Findings:
+    """What a server's INFO says about whether it keeps what it is given."""
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        yield (
+            State.DEGRADED,
+            f"maxmemory-policy is {policy}: under pressure entries and tasks are dropped",
+            "set maxmemory-policy noeviction",
+        )
+    if not int(persistence.get("aof_enabled", 0)):
+        yield (
+            State.DEGRADED,
+            "the append-only file is off: a restart loses what was not recorded yet",
+            "set appendonly yes; see docs/reliability.md for what each fsync policy costs",
+        )
+    if persistence.get("aof_last_write_status", "ok") != "ok":
+        yield State.DEGRADED, "the server cannot write to its disk", "see its disk and log"
 
 
 def check_broker(parts: Wiring) -> PartHealth:
@@ -257,13 +221,13 @@ def check_broker(parts: Wiring) -> PartHealth:
                 "upgrade the workers that are left; see docs/upgrading.md",
             )
 
-    return _judged("broker", f"waiting: {waiting}", findings())
+    return judged("broker", f"waiting: {waiting}", findings())
 
 
 def check_ledger(parts: Wiring) -> PartHealth:
     """The database: its schema, and whether the work in it goes on."""
     settings = parts.settings
-    file = _sqlite_file(settings)
+    file = sqlite_file(settings)
     current, head = _revisions(parts)
     if current != head:
         return PartHealth(
@@ -303,7 +267,7 @@ def check_ledger(parts: Wiring) -> PartHealth:
         if file is not None:
             yield from _disk(file.parent)
 
-    return _judged("ledger", says, findings())
+    return judged("ledger", says, findings())
 
 
 def check_artifacts(parts: Wiring) -> PartHealth:
@@ -326,7 +290,7 @@ def check_artifacts(parts: Wiring) -> PartHealth:
         if store.folder is not None:
             yield from _disk(store.folder)
 
-    return _judged("artifacts", "a probe was put, read and deleted", findings())
+    return judged("artifacts", "a probe was put, read and deleted", findings())
 
 
 def check_channels(parts: Wiring) -> PartHealth:
@@ -368,7 +332,7 @@ def check_channels(parts: Wiring) -> PartHealth:
                 "none if they come back: they are looked at again and again",
             )
 
-    return _judged("channels", f"{told} subscribers, e-mail {mail}", findings())
+    return judged("channels", f"{told} subscribers, e-mail {mail}", findings())
 
 
 CHECKS: dict[str, Callable[[Wiring], PartHealth]] = {
@@ -383,7 +347,8 @@ CHECKS: dict[str, Callable[[Wiring], PartHealth]] = {
 }
 
 
-def _judged(part: str, says: str, findings: Findings) -> PartHealth:
+def judged(part: str, says: str, findings: Findings) -> PartHealth:
+    """A part as bad as the worst of what was found."""
     found = list(findings)
     return PartHealth(
         part,
@@ -405,7 +370,7 @@ def _disk(folder: Path) -> Findings:
 
 def _revisions(parts: Wiring) -> tuple[str, str | None]:
     """The schema's revision and this release's.  Looking makes no ledger."""
-    file = _sqlite_file(parts.settings)
+    file = sqlite_file(parts.settings)
     if file is not None and not file.exists():
         raise InvalidSettings(f"there is no ledger yet: no file {file}")
     current, head = parts.ledger.revisions()
@@ -420,10 +385,11 @@ def _check_parent(folder: Path) -> PartHealth:
     if not os.access(there, os.W_OK | os.X_OK):
         says = f"the folder {folder} cannot be made in {there}"
         return PartHealth("artifacts", State.DOWN, says, DO["artifacts"])
-    return _judged("artifacts", f"the first one makes the folder {folder}", _disk(there))
+    return judged("artifacts", f"the first one makes the folder {folder}", _disk(there))
 
 
-def _sqlite_file(settings: Settings) -> Path | None:
+def sqlite_file(settings: Settings) -> Path | None:
+    """The file of a SQLite ledger; None for any other database."""
     url = make_url(settings.ledger_url)
     return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
 

@@ -35,7 +35,7 @@ from schemas.errors import InvalidSettings
 from schemas.reports import DEFAULT_FORMATS, Format, Severity
 from schemas.setting_files import given_by, values_from_files
 
-_PREFIX = "SCANHERALD_"
+PREFIX = "SCANHERALD_"
 
 
 def _split(value: Any) -> Any:
@@ -77,14 +77,14 @@ HTTP_SERVICES: tuple[str, ...] = _split(
 
 def _url(name: str) -> Any:
     """An environment variable with its usual name, or the same under our prefix."""
-    return AliasChoices(name, _PREFIX + name)
+    return AliasChoices(name, PREFIX + name)
 
 
 class Settings(BaseSettings):
     """The configuration of one process.  Immutable once read."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
+        env_prefix=PREFIX,
         frozen=True,
         extra="ignore",
         populate_by_name=True,
@@ -578,7 +578,7 @@ class Settings(BaseSettings):
 def environment_name(field: str) -> str:
     """The variable that sets ``field``: its usual name where it has one, else the prefixed one."""
     alias = Settings.model_fields[field].validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else _PREFIX + field.upper()
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + field.upper()
 
 
 def variables_of(field: str) -> tuple[str, ...]:

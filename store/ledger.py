@@ -87,6 +87,13 @@ class Ledger:
             current = MigrationContext.configure(connection).get_current_revision()
         return current, ScriptDirectory.from_config(_migrations()).get_current_head()
 
+    def known_revisions(self) -> set[str]:
+        """Every revision that this release can migrate from, its own among them."""
+        return {
+            script.revision
+            for script in ScriptDirectory.from_config(_migrations()).walk_revisions()
+        }
+
     def close(self) -> None:
         """Close every connection of this process."""
         engine = self._engines.pop(os.getpid(), None)

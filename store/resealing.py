@@ -33,6 +33,24 @@ def reseal_all(ledger: Ledger, box: SecretBox) -> dict[str, tuple[int, int]]:
     return {name: _totals(ledger, box, *place) for name, place in SEALED.items()}
 
 
+def count_sealed(ledger: Ledger, box: SecretBox) -> tuple[int, int]:
+    """Addresses that are still to be used, and those of them that no key opens.
+
+    Every subscriber's, and those that a delivery brought along and that is not
+    settled.  Reads only.  Raises LedgerUnavailable.
+    """
+    total = closed = 0
+    waiting = select(deliveries.c.address).where(
+        deliveries.c.address.is_not(None), deliveries.c.settled_at.is_(None)
+    )
+    with ledger.read() as connection:
+        for query in (select(subscribers.c.channels), waiting):
+            for (token,) in connection.execution_options(yield_per=BATCH).execute(query):
+                total += 1
+                closed += not box.opens(token)
+    return total, closed
+
+
 def _totals(
     ledger: Ledger, box: SecretBox, table: Table, key: Column[str], sealed: Column[bytes]
 ) -> tuple[int, int]:

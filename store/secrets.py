@@ -17,6 +17,8 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from schemas.errors import InvalidSettings
 from store.key_files import read_or_make_key_file
 
+KEY_FILE = "encryption.key"
+
 
 class SecretBox:
     """Encrypts and decrypts small secrets."""
@@ -53,6 +55,14 @@ class SecretBox:
             return self.seal(self.open(sealed))
         return None
 
+    def opens(self, sealed: bytes) -> bool:
+        """Whether any key fits."""
+        try:
+            self._fernet.decrypt(sealed)
+        except InvalidToken:
+            return False
+        return True
+
     def open(self, sealed: bytes) -> bytes:
         """Decrypt.  Raises InvalidSettings if no key fits."""
         try:
@@ -72,6 +82,6 @@ def open_secret_box(keys: Sequence[str], data_dir: Path) -> SecretBox:
     """The box of the settings' keys, or of the key file in ``data_dir``, made if absent."""
     if keys:
         return SecretBox(keys)
-    path = data_dir / "encryption.key"
+    path = data_dir / KEY_FILE
     key = read_or_make_key_file(path, Fernet.generate_key)
     return SecretBox([key], origin=f"the key file {path}")

@@ -91,6 +91,11 @@ def open_signing_key(setting: str | None, data_dir: Path) -> SigningKey:
     return SigningKey(_read_private(text, f"the key file {path}"))
 
 
+def check_signing_key(text: str, origin: str) -> None:
+    """Raises InvalidSettings, which names the origin, for a text that is no private key."""
+    _read_private(text, origin)
+
+
 def read_public_key(text: str) -> PublicKey:
     """A public key from its PEM, its base64 line, or base64 of its 32 bytes.
 
