@@ -56,6 +56,9 @@ REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
+PATIENCE = 0.8
+"""Of a check's time: what its library may wait, so that it can still say for what it waited."""
+
 Check = Callable[[], PartHealth]
 
 
@@ -160,7 +163,7 @@ def unknown_variables(environment: Mapping[str, str]) -> Iterator[tuple[str, str
 
 def check_redis_url(settings: Settings, field: str, url: str) -> PartHealth:
     """A Redis or Valkey: its answer, its clock beside ours, and whether it keeps what it has."""
-    timeout_s = settings.health_timeout_s
+    timeout_s = PATIENCE * settings.health_timeout_s
     client: Any = redis.Redis.from_url(
         url,
         socket_timeout=timeout_s,
@@ -204,7 +207,7 @@ def check_celery_url(settings: Settings, field: str, url: str) -> PartHealth:
             f"{url.split(':', 1)[0]}: is not tried, and chords are tested with Redis alone",
             "use a redis:// result backend",
         )
-    with Broker(url, connect_timeout=settings.health_timeout_s) as broker:
+    with Broker(url, connect_timeout=PATIENCE * settings.health_timeout_s) as broker:
         broker.connect()
         return PartHealth(field, State.HEALTHY, f"{broker.transport.driver_type} broker answers")
 
@@ -397,7 +400,8 @@ def check_mail(parts: Wiring) -> PartHealth:
     settings = parts.settings
     if not settings.smtp_host:
         return PartHealth("e-mail", State.HEALTHY, "off: SCANHERALD_SMTP_HOST is empty")
-    channel = SmtpChannel(settings, parts.clock)
+    timeout_s = min(settings.smtp_timeout_s, PATIENCE * settings.health_timeout_s)
+    channel = SmtpChannel(settings.model_copy(update={"smtp_timeout_s": timeout_s}), parts.clock)
     try:
         channel.greet()
     except ChannelUnavailable as error:
@@ -462,5 +466,5 @@ def check_traces(settings: Settings) -> PartHealth:
             "pip install 'scanherald[otel]'",
         )
     port = url.port or {"https": 443}.get(url.scheme, 80)
-    with socket.create_connection((url.hostname or "", port), settings.health_timeout_s):
+    with socket.create_connection((url.hostname or "", port), PATIENCE * settings.health_timeout_s):
         return PartHealth("traces", State.HEALTHY, f"{url.hostname}:{port} takes connections")

@@ -48,6 +48,9 @@ NO_BUCKET = Reason("there is no bucket of that name", "create it, or mend {name}
 SILENT = Reason("it does not answer in time", "see the host in {name}, firewalls and the server")
 OTHER_SERVER = Reason("what answers there is another kind of server", "mend the port in {name}")
 
+HANDSHAKE = "handshake operation timed out"
+"""A server that does not speak TLS waits for the end of a line that never comes."""
+
 TYPES: tuple[tuple[type[BaseException], Reason], ...] = (
     (socket.gaierror, NO_HOST),
     (ConnectionRefusedError, REFUSED),
@@ -103,11 +106,13 @@ WORDS: tuple[tuple[str, Reason], ...] = (
 def reason_of(error: BaseException) -> Reason | None:
     """The reason that an error gives, or one of its causes does; None for any other."""
     chain = list(_chain(error))
+    said = " ".join(str(found) for found in chain).lower()
+    if HANDSHAKE in said:
+        return NO_TLS
     for found in chain:
         for kind, reason in TYPES:
             if isinstance(found, kind):
                 return reason
-    said = " ".join(str(found) for found in chain).lower()
     for words, reason in WORDS:
         if words in said and (reason is not NO_DATABASE or "does not exist" in said):
             return reason
