@@ -14,6 +14,7 @@ from rich.console import Console
 
 from cli import (
     audit,
+    backup,
     bundle,
     cleanup,
     config,
@@ -62,6 +63,12 @@ app.command("signing-key", epilog="Example: scanherald signing-key > signer.pem"
     bundle.signing_key_command
 )
 app.command("audit", epilog="Example: scanherald audit --since 24h --json")(audit.audit_command)
+app.command("backup", epilog="Example: scanherald backup /srv/backups/2026-03-04")(
+    backup.backup_command
+)
+app.command("restore", epilog="Example: scanherald restore /srv/backups/2026-03-04")(
+    backup.restore_command
+)
 app.command("cleanup", epilog="Example: scanherald cleanup reports --days 90 --dry-run")(
     cleanup.cleanup_command
 )

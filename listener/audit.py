@@ -135,7 +135,8 @@ def _judge(client: Any, stream: str, page: list[_Listed], ledger: Ledger, audit:
                 "lost entry",
                 {"stream": stream, "entry": entry_id},
                 "The group has finished it, and the ledger knows neither it nor its event.",
-                "Publish its fields again. Who acknowledged it, or moved the group?",
+                "After a restore: scanherald replay --from-stream. Else publish its fields again: "
+                "who acknowledged it, or moved the group?",
             )
         )
 

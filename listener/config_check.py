@@ -43,9 +43,10 @@ from schemas.health import PartHealth, State
 from schemas.setting_files import SUFFIX
 from schemas.settings import PREFIX, Settings, environment_name, origin_of, variables_of
 from store import tables
+from store.key_files import read_key_file
 from store.resealing import count_sealed
 from store.secrets import KEY_FILE as ENCRYPTION_KEY
-from store.secrets import SecretBox
+from store.secrets import SecretBox, known_keys
 from store.signing_keys import KEY_FILE as SIGNING_KEY
 from store.signing_keys import check_signing_key
 from tasks.wiring import Wiring
@@ -279,13 +280,8 @@ def _made_at_start(name: str, says: str, path: Path) -> PartHealth:
 def check_encryption_keys(parts: Wiring) -> PartHealth:
     """Do the keys open what subscribers entrusted to us."""
     settings = parts.settings
-    keys = [key.get_secret_value() for key in settings.encryption_keys]
     path = settings.data_dir / ENCRYPTION_KEY
-    origin = "SCANHERALD_ENCRYPTION_KEYS"
-    if not keys:
-        origin = f"the key file {path}"
-        if path.exists():
-            keys = [_key_text(path)]
+    keys, origin = known_keys(settings.encryption_keys, settings.data_dir)
     box = SecretBox(keys, origin) if keys else None
     sealed, closed = _sealed(parts, box)
     if box is None and not sealed:
@@ -330,17 +326,11 @@ def check_signing(settings: Settings) -> PartHealth:
         check_signing_key(settings.signing_key.get_secret_value(), "SCANHERALD_SIGNING_KEY")
         return PartHealth("signing key", State.HEALTHY, "from SCANHERALD_SIGNING_KEY")
     path = settings.data_dir / SIGNING_KEY
-    if not path.exists():
+    text = read_key_file(path)
+    if text is None:
         return _made_at_start("signing key", f"there is no key file {path} yet", path)
-    check_signing_key(_key_text(path), f"the key file {path}")
+    check_signing_key(text, f"the key file {path}")
     return judged("signing key", f"from the key file {path}", _mode(path))
-
-
-def _key_text(path: Path) -> str:
-    try:
-        return path.read_text("ascii", "replace").strip()
-    except OSError as error:
-        raise InvalidSettings(f"the key file {path} cannot be read: {error.strerror}") from error
 
 
 def _mode(path: Path) -> Findings:

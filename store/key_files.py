@@ -26,6 +26,16 @@ def read_or_make_key_file(path: Path, make: Callable[[], bytes]) -> str:
         raise InvalidSettings(f"the key file {path} cannot be used: {error}") from error
 
 
+def read_key_file(path: Path) -> str | None:
+    """The same of a file that is there, or None; nothing is made.  Raises InvalidSettings."""
+    try:
+        return path.read_text("ascii", "replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidSettings(f"the key file {path} cannot be used: {error}") from error
+
+
 def _make(path: Path, content: bytes) -> None:
     """Write a new key beside and link it into place: of two makers one wins, none is half done."""
     with NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.") as draft:  # mode 0600

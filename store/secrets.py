@@ -13,17 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from pydantic import SecretStr
 
 from schemas.errors import InvalidSettings
-from store.key_files import read_or_make_key_file
+from store.key_files import read_key_file, read_or_make_key_file
 
 KEY_FILE = "encryption.key"
+SETTING = "SCANHERALD_ENCRYPTION_KEYS"
 
 
 class SecretBox:
     """Encrypts and decrypts small secrets."""
 
-    def __init__(self, keys: Sequence[str], origin: str = "SCANHERALD_ENCRYPTION_KEYS") -> None:
+    def __init__(self, keys: Sequence[str], origin: str = SETTING) -> None:
         try:
             known = [Fernet(key) for key in keys]
             self._fernet, self._newest = MultiFernet(known), known[0]
@@ -76,6 +78,18 @@ class SecretBox:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
+
+
+def known_keys(given: Sequence[SecretStr], data_dir: Path) -> tuple[list[str], str]:
+    """The keys of the settings, else of the key file if there is one, and where they are from.
+
+    Makes nothing.  Raises InvalidSettings for a file that cannot be read.
+    """
+    if given:
+        return [key.get_secret_value() for key in given], SETTING
+    path = data_dir / KEY_FILE
+    text = read_key_file(path)
+    return [] if text is None else [text], f"the key file {path}"
 
 
 def open_secret_box(keys: Sequence[str], data_dir: Path) -> SecretBox:
