@@ -9,6 +9,8 @@ from schemas.notifications import ChannelAddress, ChannelKind
 
 def shortened(address: ChannelAddress) -> str:
     """Enough of an address to recognise it by."""
+    if not address.target:
+        return "(no key opens it)"
     if address.kind is ChannelKind.EMAIL:
         name, _, host = address.target.rpartition("@")
         return f"{name[:2]}…@{host}"

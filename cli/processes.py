@@ -18,9 +18,11 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 from schemas import crash_points
 from schemas.errors import InvalidSettings, LedgerUnavailable
 from schemas.settings import Settings
+from store.secrets import FITS_NONE
 
 if TYPE_CHECKING:
     from store.ledger import Ledger
+    from tasks.wiring import Wiring
 
 log = structlog.get_logger("processes")
 
@@ -99,6 +101,7 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     _ = wiring.current().run_defaults  # as in the listener: a worker records what it fetches
     check_templates(settings.templates_dir)
     _migrate_patiently(wiring.current().ledger)
+    _look_at_addresses(wiring.current())
     wiring.current().close()
     arguments = [
         "worker",
@@ -119,6 +122,25 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
         if value is not None
     ]
     app.worker_main(arguments)
+
+
+LOOKED_AT = 1000
+"""Addresses that a worker tries at its start: enough to notice that a key is lost."""
+
+
+def _look_at_addresses(parts: Wiring) -> None:
+    """Say now, in one line, that a key is lost; reports go on, and what is to be told waits."""
+    from store.resealing import count_sealed
+    from store.subscribers import note_kinds
+
+    try:
+        note_kinds(parts.ledger, parts.box)
+        looked_at, closed = count_sealed(parts.ledger, parts.box, LOOKED_AT)
+    except LedgerUnavailable as error:
+        log.warning("addresses_not_looked_at", error=str(error))
+        return
+    if closed:
+        log.error("addresses_closed", closed=closed, looked_at=looked_at, error=FITS_NONE)
 
 
 def _check_known(option: str, given: Sequence[str], known: Sequence[str]) -> None:

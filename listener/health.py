@@ -30,6 +30,7 @@ from schemas.settings import Settings
 from store import figures, runs
 from store.endpoints import disabled_endpoints
 from store.heartbeats import PARTS, judge_heartbeats, read_heartbeats
+from store.tries import count_closed
 from tasks.app import QUEUES
 from tasks.lag import read_lag
 from tasks.newer import ASIDE
@@ -309,6 +310,7 @@ def check_channels(parts: Wiring) -> PartHealth:
         disabled = len(disabled_endpoints(connection))
         paused = figures.paused_destinations(connection, now)
         failed = figures.failed_since(connection, now - timedelta(hours=1))
+        closed = count_closed(connection)
     mail = "on" if parts.settings.smtp_host else "off (no SCANHERALD_SMTP_HOST)"
 
     def findings() -> Findings:
@@ -318,6 +320,12 @@ def check_channels(parts: Wiring) -> PartHealth:
                 f"{failed} deliveries failed in the last hour",
                 "see: scanherald deliveries --failed; after a fix: scanherald deliveries retry "
                 "--failed",
+            )
+        if closed:
+            yield (
+                State.DEGRADED,
+                f"{closed} deliveries wait for an encryption key that is not here",
+                "see: scanherald config check; docs/keys.md",
             )
         if disabled:
             yield (

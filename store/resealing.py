@@ -11,6 +11,7 @@ from sqlalchemy import Column, Table, select, update
 
 from store.ledger import Ledger
 from store.secrets import SecretBox
+from store.subscribers import note_kinds
 from store.tables import deliveries, subscribers
 
 BATCH = 500
@@ -30,14 +31,15 @@ def reseal_all(ledger: Ledger, box: SecretBox) -> dict[str, tuple[int, int]]:
     meanwhile is left to its writer.  Raises InvalidSettings for a row that fits
     no key; those before it are done.
     """
+    note_kinds(ledger, box)
     return {name: _totals(ledger, box, *place) for name, place in SEALED.items()}
 
 
-def count_sealed(ledger: Ledger, box: SecretBox) -> tuple[int, int]:
+def count_sealed(ledger: Ledger, box: SecretBox, limit: int | None = None) -> tuple[int, int]:
     """Addresses that are still to be used, and those of them that no key opens.
 
     Every subscriber's, and those that a delivery brought along and that is not
-    settled.  Reads only.  Raises LedgerUnavailable.
+    settled; of each at most ``limit``.  Reads only.  Raises LedgerUnavailable.
     """
     total = closed = 0
     waiting = select(deliveries.c.address).where(
@@ -45,7 +47,9 @@ def count_sealed(ledger: Ledger, box: SecretBox) -> tuple[int, int]:
     )
     with ledger.read() as connection:
         for query in (select(subscribers.c.channels), waiting):
-            for (token,) in connection.execution_options(yield_per=BATCH).execute(query):
+            for (token,) in connection.execution_options(yield_per=BATCH).execute(
+                query.limit(limit)
+            ):
                 total += 1
                 closed += not box.opens(token)
     return total, closed

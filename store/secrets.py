@@ -21,6 +21,11 @@ from store.key_files import read_key_file, read_or_make_key_file
 KEY_FILE = "encryption.key"
 SETTING = "SCANHERALD_ENCRYPTION_KEYS"
 
+FITS_NONE = (
+    "a stored secret fits none of the encryption keys; add the key it was written with to "
+    "SCANHERALD_ENCRYPTION_KEYS, or, if it is lost, add the subscriber again; see docs/keys.md"
+)
+
 
 class SecretBox:
     """Encrypts and decrypts small secrets."""
@@ -70,10 +75,7 @@ class SecretBox:
         try:
             return self._fernet.decrypt(sealed)
         except InvalidToken as error:
-            raise InvalidSettings(
-                "a stored secret fits none of the encryption keys; "
-                "add the key it was written with to SCANHERALD_ENCRYPTION_KEYS"
-            ) from error
+            raise InvalidSettings(FITS_NONE) from error
 
 
 def _bytes(text: str) -> bytes:

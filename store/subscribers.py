@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, RowMapping, Text, cast, delete, select, update
 
-from schemas.errors import PermanentError
+from schemas.errors import InvalidSettings, PermanentError
 from schemas.events import EventType
 from schemas.notifications import (
     ChannelAddress,
@@ -29,7 +29,7 @@ from schemas.notifications import (
 from schemas.reports import Severity
 from schemas.runs import DeliveryState
 from store.endpoints import enable_endpoint, forget_endpoints
-from store.ledger import insert, plain
+from store.ledger import Ledger, insert, plain
 from store.secrets import SecretBox
 from store.tables import deliveries, subscribers
 
@@ -41,6 +41,9 @@ _OPEN = [
     DeliveryState.HELD.value,
     DeliveryState.SENDING.value,
 ]
+
+CLOSED = ""
+"""The target of an address that no key opens.  It is planned for, and never sent to or saved."""
 
 MAX_USER_ID = 255
 """Characters."""
@@ -67,6 +70,7 @@ _COLUMNS = (
     subscribers.c.subscriber_id,
     subscribers.c.user_id,
     subscribers.c.channels,
+    subscribers.c.kinds,
     cast(subscribers.c.preferences, Text).label("preferences"),  # decoded here, into types
     subscribers.c.paused,
     subscribers.c.created_at,
@@ -92,6 +96,7 @@ def save_subscriber(
     values: dict[str, Any] = {
         "user_id": subscriber.user_id,
         "channels": seal_addresses(subscriber.channels, box),
+        "kinds": [address.kind.value for address in subscriber.channels],
         "preferences": kept_preferences(subscriber, now),
         "paused": subscriber.paused,
     }
@@ -165,15 +170,17 @@ def remove_subscriber(connection: Connection, subscriber_id: str, now: datetime)
 
 
 def list_subscribers(connection: Connection, box: SecretBox) -> list[Subscriber]:
-    """All subscribers, by id."""
+    """All subscribers, by id; an address that no key opens is CLOSED."""
     rows = connection.execute(select(*_COLUMNS).order_by(subscribers.c.subscriber_id)).mappings()
-    return [_subscriber(row, box) for row in rows]
+    return [
+        msgspec.structs.replace(_subscriber(row), channels=_planned_for(row, box)) for row in rows
+    ]
 
 
 def find_subscriber(
     connection: Connection, subscriber_id: str, box: SecretBox
 ) -> Subscriber | None:
-    """One subscriber, or None."""
+    """One subscriber, or None.  Raises InvalidSettings where no key opens the addresses."""
     row = _row(connection, subscriber_id)
     return None if row is None else _subscriber(row, box)
 
@@ -219,7 +226,7 @@ def subscribers_of_users(
     ).mappings()
     told = [(row, _subscriber(row)) for row in rows]
     return [
-        msgspec.structs.replace(subscriber, channels=open_addresses(row["channels"], box))
+        msgspec.structs.replace(subscriber, channels=_planned_for(row, box))
         for row, subscriber in told
         if wants_type(subscriber, notification)
     ]
@@ -239,8 +246,7 @@ def match_subscribers(
             subscriber = _subscriber(row)
             wanted = [item for item in told if wants(subscriber, item, owner)]
             if wanted:
-                addresses = open_addresses(row["channels"], box)
-                yield msgspec.structs.replace(subscriber, channels=addresses), wanted
+                yield msgspec.structs.replace(subscriber, channels=_planned_for(row, box)), wanted
         page = query.where(subscribers.c.subscriber_id > rows[-1]["subscriber_id"])
 
 
@@ -303,6 +309,45 @@ def wants_domain(subscriber: Subscriber, notification: Notification) -> bool:
 def seal_addresses(channels: tuple[ChannelAddress, ...], box: SecretBox) -> bytes:
     """Addresses as they are kept."""
     return box.seal(msgspec.json.encode(channels))
+
+
+def _planned_for(row: RowMapping, box: SecretBox) -> tuple[ChannelAddress, ...]:
+    """A row's addresses; CLOSED ones where no key opens them, so that what is planned waits.
+
+    Raises InvalidSettings where not even their channels are known.
+    """
+    try:
+        return open_addresses(row["channels"], box)
+    except InvalidSettings:
+        if row["kinds"] is None:
+            raise
+        return tuple(ChannelAddress(kind=ChannelKind(kind), target=CLOSED) for kind in row["kinds"])
+
+
+def note_kinds(ledger: Ledger, box: SecretBox) -> int:
+    """Fill in the channels of rows that an earlier release wrote; how many.
+
+    What no key opens is left as it is.  Safe to repeat, and beside other writers.
+    """
+    noted = 0
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(subscribers.c.subscriber_id, subscribers.c.channels).where(
+                subscribers.c.kinds.is_(None)
+            )
+        ).all()
+    for subscriber_id, sealed in rows:
+        if not box.opens(sealed):
+            continue
+        kinds = [address.kind.value for address in open_addresses(sealed, box)]
+        with ledger.write() as connection:
+            noted += connection.execute(
+                update(subscribers)
+                .where(subscribers.c.subscriber_id == subscriber_id)
+                .where(subscribers.c.channels == sealed)
+                .values(kinds=kinds)
+            ).rowcount
+    return noted
 
 
 def open_addresses(sealed: bytes, box: SecretBox) -> tuple[ChannelAddress, ...]:

@@ -203,6 +203,7 @@ subscribers = Table(
     Column("subscriber_id", String(128), primary_key=True),
     Column("user_id", String(255)),
     Column("channels", LargeBinary, nullable=False),  # encrypted: addresses are secrets
+    Column("kinds", JSON(none_as_null=True)),  # of them; null: written before this was kept
     Column("preferences", JSON, nullable=False),  # events, domains, minimum severity
     Column("paused", Boolean, nullable=False),
     Column("created_at", Utc, nullable=False),

@@ -27,6 +27,7 @@ from sqlalchemy import (
     update,
 )
 
+from schemas.errors import InvalidSettings
 from schemas.notifications import (
     ChannelAddress,
     ChannelKind,
@@ -70,12 +71,15 @@ class DueDelivery:
     channel: ChannelKind
     address: ChannelAddress | None
     notification: Notification
+    created_at: datetime
     slot_at: datetime | None
     """Its turn at an even pace, where one is reserved."""
     has_endpoint: bool
     is_replay: bool = False
     is_failing: bool = False
     """Its address's last answer was not good."""
+    closed: str | None = None
+    """Why its address cannot be read now; then ``address`` is None, too."""
     disabled: str | None = None
     paused: bool = False
     quiet_hours: QuietHours | None = None
@@ -96,6 +100,9 @@ class _Wishes(msgspec.Struct, frozen=True):
     attach: tuple[str, ...] = ()
 
 
+CLOSED_REASON = "the address cannot be read: "
+"""How the reason begins of what waits for the key of its address."""
+
 _wishes = msgspec.json.Decoder(_Wishes)
 _notification = msgspec.json.Decoder(Notification)
 
@@ -104,6 +111,7 @@ _FOUND = (
         deliveries.c.subscriber_id,
         deliveries.c.channel,
         deliveries.c.address,
+        deliveries.c.created_at,
         deliveries.c.slot_at,
         deliveries.c.replay_id,
         notifications.c.content,
@@ -209,13 +217,20 @@ def find_due(connection: Connection, ticket: DeliveryTicket, box: SecretBox) -> 
     channel = ChannelKind(row["channel"])
     has_endpoint = row["address"] is None
     wishes = _wishes.decode(row["preferences"]) if row["preferences"] else _Wishes()
+    address, closed = None, None
+    try:
+        address = _address(row, channel, box)
+    except InvalidSettings as error:
+        closed = f"{CLOSED_REASON}{error}"
     return DueDelivery(
         delivery_id=ticket.delivery_id,
         number=ticket.number,
         subscriber_id=row["subscriber_id"],
         channel=channel,
-        address=_address(row, channel, box),
+        address=address,
+        closed=closed,
         notification=_notification.decode(unpack(row["content"])),
+        created_at=row["created_at"],
         slot_at=row["slot_at"],
         has_endpoint=has_endpoint,
         is_replay=row["replay_id"] is not None,
@@ -282,6 +297,36 @@ def put_off(
             _next(ticket),
         ).rowcount
     )
+
+
+def wait_for_key(
+    connection: Connection, ticket: DeliveryTicket, *, due_at: datetime, reason: str
+) -> None:
+    """Leave the try, uncounted and unlogged, to the sweep: nobody can read where it goes."""
+    connection.execute(
+        update(deliveries)
+        .where(_NEXT)
+        .values(
+            state=DeliveryState.PENDING.value,
+            due_at=due_at,
+            slot_at=None,  # when the key is back all of them ask for a turn
+            lease_until=None,
+            reason=plain(reason),
+        ),
+        _next(ticket),
+    )
+
+
+def count_closed(connection: Connection) -> int:
+    """Deliveries that wait for the key of their address."""
+    return connection.execute(
+        select(func.count())
+        .select_from(deliveries)
+        .where(
+            deliveries.c.state == DeliveryState.PENDING.value,
+            deliveries.c.reason.startswith(CLOSED_REASON, autoescape=True),
+        )
+    ).scalar_one()
 
 
 @dataclass(frozen=True, slots=True)

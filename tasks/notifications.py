@@ -45,6 +45,7 @@ from store.tries import (
     settle_failed,
     settle_sent,
     suppress_untried,
+    wait_for_key,
 )
 from tasks import wiring
 from tasks.app import DELIVER, app
@@ -193,6 +194,9 @@ def _take(parts: Wiring, ticket: DeliveryTicket) -> _Taken | None:
             return None
         address = delivery.address
         refusal = _refusal(parts, delivery)
+        if refusal is None and delivery.closed is not None:
+            _wait_for_key(connection, parts, delivery, delivery.closed)
+            return None
         if refusal is not None or address is None:
             refusal = refusal or "the subscriber or its channel was removed"
             fail_untried(connection, ticket, refusal, now)
@@ -221,6 +225,22 @@ def _take(parts: Wiring, ticket: DeliveryTicket) -> _Taken | None:
     if soon:
         _start_again(delivery.ticket, delay_s)
     return None
+
+
+def _wait_for_key(
+    connection: Connection, parts: Wiring, delivery: DueDelivery, reason: str
+) -> None:
+    """Look again later, until an address that only failed would be disabled, too.
+
+    The key may come back, or the address be given anew.
+    """
+    now, settings = parts.clock(), parts.settings
+    log.error("delivery_closed", **_ids(delivery), error=reason)
+    if now - delivery.created_at > timedelta(seconds=settings.endpoint_max_failing_s):
+        fail_untried(connection, delivery.ticket, reason, now)
+        return
+    due_at = now + timedelta(seconds=settings.silence_max_s)
+    wait_for_key(connection, delivery.ticket, due_at=due_at, reason=reason)
 
 
 def _is_unwanted(connection: Connection, delivery: DueDelivery, now: datetime) -> bool:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from redis.exceptions import ConnectionError as RedisConnectionError
+from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from schemas.errors import BrokerUnavailable
 from schemas.runs import RunTicket
-from store import runs
+from store import runs, tables
 from store.secrets import SecretBox
 from tasks import chords
 from tasks import sweep as sweeping
@@ -314,6 +315,8 @@ def test_an_address_that_fits_no_key_does_not_stop_the_sweep(
     subscribe(parts, "operator", events=("operator.alert",))
     (parts.settings.data_dir / "secrets.key").unlink(missing_ok=True)
     parts._box = SecretBox([Fernet.generate_key().decode()])
+    with parts.ledger.write() as connection:  # as a release before this one wrote it
+        connection.execute(update(tables.subscribers).values(kinds=None))
     begin(parts, record(parts, make_scan(1)).run_id)
     late = record(parts, make_scan(2))
     clock.forward(61)
