@@ -69,12 +69,19 @@ class Ledger:
     def migrate(self) -> None:
         """Bring the schema to this release; harmless when it is there already.
 
-        Concurrent callers wait for each other.  Raises LedgerUnavailable.
+        Concurrent callers wait for each other.  Raises LedgerUnavailable, and
+        InvalidSettings for the schema of a newer release.
         """
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7264215)")
             config = _migrations()
+            current = MigrationContext.configure(connection).get_current_revision()
+            if current is not None and current not in _known(config):
+                raise InvalidSettings(
+                    f"the ledger's schema {current} is a newer release's: start that release, or "
+                    "restore a backup; see docs/upgrading.md"
+                )
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -89,10 +96,7 @@ class Ledger:
 
     def known_revisions(self) -> set[str]:
         """Every revision that this release can migrate from, its own among them."""
-        return {
-            script.revision
-            for script in ScriptDirectory.from_config(_migrations()).walk_revisions()
-        }
+        return _known(_migrations())
 
     def close(self) -> None:
         """Close every connection of this process."""
@@ -130,6 +134,10 @@ def _migrations() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config
+
+
+def _known(config: Config) -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
 
 
 def _engine(url: str) -> Engine:

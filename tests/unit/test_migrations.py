@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 import store
+from schemas.errors import InvalidSettings
 from store.ledger import Ledger, open_ledger
 from store.tables import metadata
 
@@ -129,6 +130,14 @@ def test_the_schema_goes_down_to_nothing_and_up_again(url: str) -> None:
         assert [name for name, _ in schema(ledger)] == ["alembic_version"]
         ledger.migrate()
         assert schema(ledger) == built
+
+
+def test_the_schema_of_a_newer_release_is_refused_in_one_line(url: str) -> None:
+    with open_ledger(url) as ledger:
+        with ledger.write() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        with pytest.raises(InvalidSettings, match="schema 9999 is a newer release's"):
+            ledger.migrate()
 
 
 def test_the_migrations_are_one_line_with_one_head() -> None:
