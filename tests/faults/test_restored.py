@@ -18,17 +18,19 @@ import pytest
 from cli.embedded import free_port, wait_for_redis
 from tests.conftest import Service
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 @contextlib.contextmanager
 def up(service: Service) -> Iterator[None]:
     """``scanherald up`` on the service's folder and port."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "up", "--port", str(service.port)],
-        env={**os.environ, **service.environment},
-        stderr=(service.folder / "up.log").open("a"),
-    )
+    with (service.folder / "up.log").open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", "up", "--port", str(service.port)],
+            env={**os.environ, **service.environment},
+            stdout=log,
+            stderr=log,
+        )
     try:
         yield
     finally:
