@@ -101,7 +101,8 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     _ = wiring.current().run_defaults  # as in the listener: a worker records what it fetches
     check_templates(settings.templates_dir)
     _migrate_patiently(wiring.current().ledger)
-    _look_at_addresses(wiring.current())
+    if "notifications" in queues:  # others may have been given no key
+        _look_at_addresses(wiring.current())
     wiring.current().close()
     arguments = [
         "worker",
