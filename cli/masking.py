@@ -10,7 +10,12 @@ from pydantic import SecretStr
 
 MASK = "***"
 
-_USERINFO = re.compile(r"(?<=://)([^/?#@:]*)(?::[^/?#]*)?@")
+_BROKERS = re.compile(r";(?=[a-z+]+://)")
+"""Between several URLs of one setting."""
+
+_PASSWORD = re.compile(r"(?<=://)([^/?#@:]*):.*@")
+"""To the last @: a password that should have been percent-encoded is one all the same."""
+
 _KEYS = re.compile(r"(?i)([?&][^=&]*(?:password|passwd|secret|token|key|sig)[^=&]*=)[^&;#]+")
 
 
@@ -33,8 +38,5 @@ def masked_url(text: str) -> str:
     """The same text; of a URL the password goes, and parameters that are named like one."""
     if "://" not in text:
         return text
-    return _KEYS.sub(rf"\g<1>{MASK}", _USERINFO.sub(_hide, text))
-
-
-def _hide(found: re.Match[str]) -> str:
-    return f"{found[1]}:{MASK}@" if ":" in found[0] else found[0]
+    urls = [_PASSWORD.sub(rf"\g<1>:{MASK}@", url) for url in _BROKERS.split(text)]
+    return _KEYS.sub(rf"\g<1>{MASK}", ";".join(urls))

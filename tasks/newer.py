@@ -106,7 +106,7 @@ def bring_back() -> int:
                 message = queue.get()
                 if message is None:
                     break
-                origin = message.headers[ORIGIN]
+                origin = message.headers.get(ORIGIN, app.conf.task_default_queue)
                 still_newer = is_newer(message.headers)
                 _publish(producer, message, ASIDE if still_newer else origin, origin=origin)
                 message.ack()

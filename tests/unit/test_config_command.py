@@ -60,6 +60,8 @@ def run(*arguments: str) -> Any:
             "rediss://u:***@h/0?ssl_keyfile_password=***",
         ),
         ("postgresql://u:hush@hush@host/db", "postgresql://u:***@host/db"),
+        ("postgresql://u:hu/sh@host/db", "postgresql://u:***@host/db"),
+        ("amqp://u:hush;hush@a//", "amqp://u:***@a//"),
         ("https://user@host/path", "https://user@host/path"),
         ("file:///srv/artifacts", "file:///srv/artifacts"),
         ("plain: no@url", "plain: no@url"),

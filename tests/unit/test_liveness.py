@@ -125,3 +125,16 @@ def test_everything_else_goes_to_the_command_line(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(sys, "argv", ["scanherald", *arguments])
         entry.main()
     assert asked == [["health"], ["runs", "--json"]]
+
+
+@pytest.mark.parametrize("name", ["SCANHERALD_DATA_DIR_FILE", "SCANHERALD_HEARTBEATS_DIR_FILE"])
+def test_a_folder_that_a_file_names_is_read_with_the_settings(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, folder = tmp_path / "said", tmp_path / "named"
+    said.write_text(f"{folder}\n")
+    monkeypatch.setenv(name, str(said))
+    monkeypatch.setattr("sys.argv", ["scanherald", "health", "--live"])
+    with pytest.raises(SystemExit):
+        entry.main()
+    assert str(folder) in capsys.readouterr().out
