@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +26,8 @@ from store.deliveries import list_deliveries
 from store.events import list_dead_letters
 from store.ledger import Ledger
 from store.runs import list_reports, list_runs
+from tasks.app import QUEUES
+from tests.rabbitmq import SERVER, RabbitMQ
 
 SCANS = Path(__file__).parent / "data" / "scans"
 
@@ -59,6 +63,8 @@ class Service:
         }
         self.valkey_options: list[str] = []
         self.supervisor = Supervisor()
+        self.tend_too: list[Callable[[], None]] = []
+        """Servers that a test starts beside these parts."""
 
     @property
     def settings(self) -> Settings:
@@ -148,6 +154,8 @@ class Service:
             if time.monotonic() > give_up:
                 pytest.fail(f"not reached within {timeout_s:.0f} s\n{self.last_words()}")
             self.supervisor.tend()
+            for tend in self.tend_too:
+                tend()
             time.sleep(0.1)
 
     def log_lines(self, part: str) -> list[dict[str, Any]]:
@@ -185,3 +193,28 @@ def service(tmp_path: Path) -> Iterator[Service]:
             yield running
         finally:
             running.supervisor.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQ]:
+    """Debian's RabbitMQ, started once for all tests that ask for it."""
+    if not SERVER.exists():
+        pytest.fail(f"no {SERVER}: install Debian's rabbitmq-server")
+    folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))  # open to the server's user
+    server = RabbitMQ(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_server: RabbitMQ, service: Service) -> RabbitMQ:
+    """The server with empty queues, as the broker of the service."""
+    rabbitmq_server.wait()
+    rabbitmq_server.forget(*QUEUES)
+    service.environment["CELERY_BROKER_URL"] = rabbitmq_server.url
+    service.tend_too.append(rabbitmq_server.tend)
+    return rabbitmq_server

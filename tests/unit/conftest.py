@@ -20,7 +20,6 @@ from kombu.transport import memory
 from kombu.transport.virtual import BrokerState
 from sqlalchemy import select
 
-from listener import publish, stream
 from listener.decode import decode_batch
 from listener.stream import EventStreams
 from schemas.notifications import ChannelAddress, ChannelKind, Message, Receipt, Subscriber
@@ -31,7 +30,7 @@ from store.artifacts import ArtifactStore
 from store.events import record_batch
 from store.ledger import Ledger
 from store.subscribers import save_subscriber
-from tasks import lag, presence, reports, sweep, wiring
+from tasks import redis_server, reports, sweep, wiring
 from tasks.app import app
 from tasks.wiring import Wiring
 
@@ -266,10 +265,7 @@ def join(
     fake = SimpleNamespace(
         Redis=SimpleNamespace(from_url=lambda url, **_: fakeredis.FakeRedis(server=server))
     )
-    monkeypatch.setattr(stream, "redis", fake)
-    monkeypatch.setattr(publish, "redis", fake)
-    monkeypatch.setattr(lag, "redis", fake)
-    monkeypatch.setattr(presence, "redis", fake)
+    monkeypatch.setattr(redis_server, "redis", fake)
 
     def join(
         consumer: str = "one", streams: tuple[str, ...] = ("scans:events",), *, now: bool = True
