@@ -35,7 +35,7 @@ def _told(error: BaseException) -> str:
     if "ACCESS_REFUSED" in str(error):
         advice = "user, password or virtual host in CELERY_BROKER_URL are not what RabbitMQ has"
     elif "PRECONDITION_FAILED" in str(error):
-        advice = "this queue was declared otherwise: let it run empty and delete it, see brokers.md"
+        advice = "this queue was declared otherwise: see docs/brokers.md"
     else:
         advice = ""
     return told(error, advice)

@@ -11,6 +11,7 @@ from kombu import Connection
 
 from cli.embedded import free_port
 from cli.supervisor import Part, Supervisor
+from tests.authority import Authority
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The program itself: Debian's /usr/sbin/rabbitmq-server speaks to the system's service."""
@@ -23,7 +24,7 @@ class RabbitMQ:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port, self.tls_port = free_port(), free_port()
         self._supervisor = Supervisor(longest_pause_s=0.5)
         self._epmd_port, self._dist_port = free_port(), free_port()
 
@@ -32,15 +33,31 @@ class RabbitMQ:
         """As an operator would write it into CELERY_BROKER_URL."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
+    def tls_url(self, host: str = "127.0.0.1", root: Path | None = None) -> str:
+        """The same with TLS, trusting the tests' authority or another one."""
+        return f"amqps://guest:guest@{host}:{self.tls_port}//?ssl_ca_certs={root or self.root}"
+
     def start(self) -> None:
         """Start the node and wait until it takes connections."""
         for name in ("home", "data"):
             (self.folder / name).mkdir(exist_ok=True)
         # plugins and files of the machine's own configuration stay out
         (self.folder / "enabled_plugins").write_text("[].")
-        (self.folder / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{self.port}\nlog.file = false\nlog.console = true\n"
-        )
+        authority = Authority(self.folder)
+        certificate = authority.server_file("127.0.0.1")
+        self.root = authority.root_file()
+        settings = {
+            "listeners.tcp.1": f"127.0.0.1:{self.port}",
+            "listeners.ssl.1": f"127.0.0.1:{self.tls_port}",
+            "listeners.ssl.2": f"127.0.0.2:{self.tls_port}",  # for which there is no certificate
+            "ssl_options.cacertfile": self.root,
+            "ssl_options.certfile": certificate,
+            "ssl_options.keyfile": certificate,
+            "log.file": "false",
+            "log.console": "true",
+        }
+        lines = (f"{name} = {value}\n" for name, value in settings.items())
+        (self.folder / "rabbitmq.conf").write_text("".join(lines))
         if os.geteuid() == 0:
             for path in (self.folder, *self.folder.rglob("*")):
                 shutil.chown(path, USER, USER)

@@ -1,4 +1,4 @@
-"""Redis servers of the tests' own beside the embedded one: with TLS and ACL, or behind sentinels."""
+"""Redis servers of the tests' own: with TLS and ACL, or with a replica behind sentinels."""
 
 from __future__ import annotations
 

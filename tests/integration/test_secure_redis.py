@@ -1,9 +1,8 @@
-"""The road with Redis that speaks TLS alone and lets nobody do more than needed."""
+"""The road with a Redis that speaks TLS alone, and lets each user do what it must and no more."""
 
 from __future__ import annotations
 
-import contextlib
-import time
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,80 +16,83 @@ from tests.redis_servers import documented_acl, secure_part
 
 pytestmark = pytest.mark.full
 
-ACL = """
-user default off
-user scanherald on >p%w0 ~* &* +@all
-user platform on >q ~scans:events -@all +xadd
-"""
+SECRET, PLATFORM = "s:crêt/1", "p"
+ADMIN = "user admin on >a ~* &* +@all\n"
 
 
-def test_explore(service: Any, tmp_path: Path, scans: list[bytes]) -> None:
-    authority = Authority(tmp_path)
-    root = authority.root_file()
-    port = free_port()
+class Secured:
+    """The server, and its URL for each user."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        authority = Authority(folder)
+        self.root = authority.root_file()
+        acl = documented_acl([PLATFORM, SECRET]) + ADMIN
+        certificate = authority.server_file("127.0.0.1")
+        self.part = secure_part(self.port, folder / "redis", certificate, self.root, acl)
+
+    def url(self, user: str, password: str, root: Path | None = None) -> str:
+        """As an operator would write it."""
+        server = f"rediss://{user}:{password}@127.0.0.1:{self.port}/0"
+        return f"{server}?ssl_ca_certs={root or self.root}"
+
+
+@pytest.fixture
+def secured(service: Any, tmp_path: Path) -> Iterator[Secured]:
+    """The server runs, and the service has its URL; nothing else runs yet."""
     (tmp_path / "logs").mkdir()
-    service.supervisor.start(
-        secure_part(port, tmp_path / "redis", authority.server_file("127.0.0.1"), root, ACL)
-    )
-    url = f"rediss://scanherald:p%25w0@127.0.0.1:{port}/0?ssl_ca_certs={root}"
+    found = Secured(tmp_path)
+    service.supervisor.start(found.part)
+    wait_for_redis(found.url("admin", "a"))
+    service.environment["REDIS_URL"] = found.url("scanherald", "s%3Acr%C3%AAt%2F1")
+    return found
+
+
+def denied(service: Any, url: str, *names: str) -> list[str]:
+    """What health says of parts that may not do their work."""
     service.environment["REDIS_URL"] = url
-    wait_for_redis(url)
+    said = service.scanherald("health", *names, "--json")
+    assert said.returncode == 2, said.stdout + said.stderr
+    parts = json.loads(said.stdout)["parts"]
+    assert {part["state"] for part in parts} == {"down"}
+    return [part["says"] for part in parts]
+
+
+@pytest.mark.timeout(240)
+def test_with_tls_and_the_documented_users_everything_works_and_nothing_more_is_allowed(
+    service: Any, secured: Secured, tmp_path: Path, scans: list[bytes]
+) -> None:
+    right = service.environment["REDIS_URL"]
     for part in service_parts(service.environment, 2, tmp_path / "logs"):
         service.supervisor.start(part)
-    service.subscribe(mail=True)
-    admin = redis.Redis.from_url(url)
-    admin.config_resetstat()
-    keys = set()
-    with redis.Redis.from_url(url).monitor() as m:
-        import threading
+    service.subscribe()
+    with redis.Redis.from_url(secured.url("platform", PLATFORM)) as platform:
+        for data in scans[:3]:
+            platform.xadd("scans:events", {"data": data})
+        for forbidden in (("XADD", "other", "*", "a", "b"), ("XRANGE", "scans:events", "-", "+")):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                platform.execute_command(*forbidden)
+    service.wait(lambda: service.settled(3), 100)
+    assert len(service.reports()) == 12
+    for command in (("health",), ("top", "--once"), ("tasks", "purge", "reports", "--yes")):
+        said = service.scanherald(*command)
+        assert said.returncode == 0, said.stdout + said.stderr
+    audit = service.scanherald("audit")
+    assert audit.returncode == 0, audit.stdout + audit.stderr
 
-        def listen():
-            with contextlib.suppress(Exception):
-                for c in m.listen():
-                    keys.add(" ".join(c["command"].split()[:4])[:120])
-
-        threading.Thread(target=listen, daemon=True).start()
-        service.publish(*({"data": data} for data in scans))
-        t0 = time.monotonic()
-        service.wait(lambda: service.settled(len(scans)), 150)
-        print("SETTLED", time.monotonic() - t0)
-        for c in (
-            ["health"],
-            ["top", "--once"],
-            ["tasks", "active"],
-            ["tasks", "purge", "reports", "--yes"],
-            ["audit"],
-            ["replay", "--from-stream", "--force", "--formats", "csv", "--json"],
-            ["tasks", "revoke", "x", "--yes"],
-        ):
-            said = service.scanherald(*c)
-            print(c, said.returncode, said.stdout[-2000:], said.stderr[-2000:])
-        from tests.integration.test_road import PLATFORM
-        import subprocess, sys, os, orjson
-
-        said = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                PLATFORM,
-                orjson.loads(scans[0])["scan_id"],
-                f"{service.sink.url}/direct",
-            ],
-            env={**os.environ, **service.environment},
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        print(said.stdout[-500:], said.stderr[-2000:])
-        os.kill(service.supervisor.pid("worker"), 9)
-        time.sleep(8)
-        service.wait(lambda: service.supervisor.pid("worker") is not None)
-        service.publish({"data": scans[0]})
-        time.sleep(10)
-        service.supervisor.tend()
-    for k, v in sorted(admin.info("commandstats").items()):
-        print(k, v["calls"], v["rejected_calls"])
-    Path("/tmp/h7-keys.txt").write_text("\n".join(sorted(keys)))
-    print(admin.keys("*"))
-    print(service.last_words())
-    raise AssertionError
+    with redis.Redis.from_url(secured.url("admin", "a"), decode_responses=True) as admin:
+        refused = [entry for entry in admin.acl_log() if entry["username"] == "scanherald"]
+        print(refused)
+        assert refused == []
+        for found in denied(service, secured.url("scanherald", "wrong"), "redis", "broker"):
+            assert "user or password in the URL are not what the server has" in found
+        (tmp_path / "other").mkdir()
+        stranger = Authority(tmp_path / "other").root_file()
+        url = secured.url("scanherald", "s%3Acr%C3%AAt%2F1", stranger)
+        for found in denied(service, url, "redis", "broker"):
+            assert "CERTIFICATE_VERIFY_FAILED" in found
+            assert "give the authority that signed the server's certificate" in found
+        admin.acl_setuser("scanherald", enabled=True, commands=["-xinfo", "-llen"])
+        for found in denied(service, right, "redis", "broker"):
+            assert "'xinfo|groups'" in found or "'llen'" in found
+            assert "docs/brokers.md has the lines that are needed" in found
