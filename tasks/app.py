@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
+from celery.app import backends
 from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
 from kombu import Queue
 
@@ -100,7 +101,17 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-app = Celery(
+class _App(Celery):
+    """Celery, but for its own look at CELERY_RESULT_BACKEND, which would win over our settings."""
+
+    def _get_backend(self) -> Any:
+        chosen = self.backend_cls or self.conf["result_backend"]
+        by_url: Any = backends.by_url  # its types do not know that it gives the URL too
+        backend, url = by_url(chosen, self.loader)
+        return backend(app=self, url=url)
+
+
+app = _App(
     "scanherald",
     events="tasks.events:PromptEvents",
     include=[

@@ -45,8 +45,16 @@ PUBLISH_POLICY = {
 
 def engine_settings(settings: Settings) -> dict[str, Any]:
     """Celery's settings that depend on which engines there are."""
-    policy = {"task_publish_retry_policy": PUBLISH_POLICY}
-    return {**policy, **_broker(settings), **_result_backend(settings)}
+    broker = _broker(settings)
+    return {
+        "task_publish_retry_policy": PUBLISH_POLICY,
+        **broker,
+        # Named twice more, or Celery's own look at CELERY_BROKER_URL would win over what we made
+        # of it: with kombu's defaults a rediss:// URL verifies nothing.
+        "broker_read_url": broker["broker_url"],
+        "broker_write_url": broker["broker_url"],
+        **_result_backend(settings),
+    }
 
 
 def _broker(settings: Settings) -> dict[str, Any]:

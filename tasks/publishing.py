@@ -11,6 +11,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from schemas.errors import BrokerUnavailable
+from tasks.engines import ANSWER_S
 from tasks.redis_server import told
 
 _FAULTS = (KombuError, CeleryError, RedisError, AMQPError, OSError)
@@ -32,6 +33,11 @@ def broker_faults() -> Iterator[None]:
 
 def _told(error: BaseException) -> str:
     """One line, and what to do where we know it."""
+    if isinstance(error.__cause__, TimeoutError):  # kombu's own words are empty then
+        return (
+            f"no answer within {ANSWER_S} s; is it at work, and has RabbitMQ memory and disk left? "
+            "See: rabbitmqctl status"
+        )
     if "ACCESS_REFUSED" in str(error):
         advice = "user, password or virtual host in CELERY_BROKER_URL are not what RabbitMQ has"
     elif "PRECONDITION_FAILED" in str(error):

@@ -38,6 +38,17 @@ def scans() -> list[bytes]:
     return [path.read_bytes() for path in sorted(SCANS.glob("*.json"))]
 
 
+CALLS_A_TASK = """
+import sys
+from tasks import generate_report_async
+from tasks.monitoring import get_celery_monitor
+made = generate_report_async.delay(sys.argv[1], "pdf").get(timeout=60)
+assert made["status"] == "completed", made
+print(get_celery_monitor().get_worker_stats()["total_workers"])
+"""
+"""As the platform does: a public task's result, waited for; and how many workers there are."""
+
+
 class Service:
     """Valkey, worker, beat and listener on free ports in one folder, with both sinks."""
 
@@ -108,6 +119,19 @@ class Service:
             check=False,
             **options,
         )
+
+    def ask(self, program: str, *arguments: str) -> str:
+        """What a Python program prints that has our environment."""
+        said = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert said.returncode == 0, said.stderr[-3000:] + self.last_words()
+        return said.stdout.strip()
 
     def subscribe(self, *, mail: bool = False) -> None:
         """One subscriber with a webhook, and an e-mail address if asked."""

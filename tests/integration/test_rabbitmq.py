@@ -17,35 +17,11 @@ from kombu import Connection
 
 from benchmarks.replay import scan
 from tests.authority import Authority
+from tests.conftest import CALLS_A_TASK
 
 pytestmark = pytest.mark.full
 
 FORMATS = 4
-
-ASKER = """
-from schemas.settings import load_settings
-from tasks import wiring
-wiring.use(load_settings())
-from tasks.monitoring import get_celery_monitor
-from tasks.on_demand import generate_report_async
-import sys
-made = generate_report_async.delay(sys.argv[1], "pdf").get(timeout=60)
-assert made["status"] == "completed", made
-print(get_celery_monitor().get_worker_stats()["total_workers"])
-"""
-
-
-def python(service: Any, program: str, *arguments: str) -> str:
-    said = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env={**os.environ, **service.environment},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert said.returncode == 0, said.stderr[-3000:] + service.last_words()
-    return said.stdout.strip()
 
 
 @pytest.mark.timeout(240)
@@ -65,7 +41,7 @@ def test_the_eleven_scans_take_the_whole_road_over_rabbitmq(
     assert set(sent.values()) == {1}
     planned = Counter(row["channel"] for row in service.deliveries())
     assert (len(sent), len(service.mails.messages)) == (planned["webhook"], planned["email"])
-    assert python(service, ASKER, json.loads(scans[0])["scan_id"]) == "1"
+    assert service.ask(CALLS_A_TASK, json.loads(scans[0])["scan_id"]) == "1"
     with service.redis() as client:  # nothing of the broker's is on Redis
         assert client.keys("_kombu*") == client.keys("unacked*") == []
     for command in (("health",), ("audit",)):
@@ -85,10 +61,11 @@ def test_depths_priorities_and_back_pressure_mean_the_same_on_rabbitmq(
     service.start("listener")
     path = tmp_path / "scans.jsonl"
     path.write_bytes(b"".join(scan(number, 3) + b"\n" for number in range(3)))
+    said = (tmp_path / "logs" / "replay.log").open("wb")
     replayed = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "replay", str(path), "--in-flight", "3"],
         env={**os.environ, **service.environment},
-        stdout=(tmp_path / "logs" / "replay.log").open("wb"),
+        stdout=said,
         stderr=subprocess.STDOUT,
     )
     try:
@@ -119,6 +96,7 @@ def test_depths_priorities_and_back_pressure_mean_the_same_on_rabbitmq(
     finally:
         replayed.kill()
         replayed.wait(10)
+        said.close()
 
 
 @pytest.mark.timeout(180)

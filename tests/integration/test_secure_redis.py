@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,21 @@ import redis
 
 from cli.embedded import free_port, service_parts, wait_for_redis
 from tests.authority import Authority
+from tests.conftest import CALLS_A_TASK
 from tests.redis_servers import documented_acl, secure_part
 
 pytestmark = pytest.mark.full
 
+QUICK = {
+    "SCANHERALD_RUN_DEADLINE_S": "8",
+    "SCANHERALD_TASK_SOFT_TIME_LIMIT_S": "4",
+    "SCANHERALD_TASK_TIME_LIMIT_S": "5",
+    "SCANHERALD_RETRY_MAX_S": "1",
+    "SCANHERALD_DELIVERY_LEASE_S": "5",
+    "SCANHERALD_VISIBILITY_TIMEOUT_S": "6",
+    "SCANHERALD_CLAIM_IDLE_MS": "1000",
+}
+URLS = ("REDIS_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
 SECRET, PLATFORM = "s:crêt/1", "p"
 ADMIN = "user admin on >a ~* &* +@all\n"
 
@@ -44,13 +57,14 @@ def secured(service: Any, tmp_path: Path) -> Iterator[Secured]:
     found = Secured(tmp_path)
     service.supervisor.start(found.part)
     wait_for_redis(found.url("admin", "a"))
-    service.environment["REDIS_URL"] = found.url("scanherald", "s%3Acr%C3%AAt%2F1")
+    url = found.url("scanherald", "s%3Acr%C3%AAt%2F1")
+    service.environment |= dict.fromkeys(URLS, url)
     return found
 
 
 def denied(service: Any, url: str, *names: str) -> list[str]:
     """What health says of parts that may not do their work."""
-    service.environment["REDIS_URL"] = url
+    service.environment |= dict.fromkeys(URLS, url)
     said = service.scanherald("health", *names, "--json")
     assert said.returncode == 2, said.stdout + said.stderr
     parts = json.loads(said.stdout)["parts"]
@@ -63,6 +77,13 @@ def test_with_tls_and_the_documented_users_everything_works_and_nothing_more_is_
     service: Any, secured: Secured, tmp_path: Path, scans: list[bytes]
 ) -> None:
     right = service.environment["REDIS_URL"]
+    service.environment |= QUICK | {
+        "SCANHERALD_HOUSEKEEPING_S": "1",
+        "SCANHERALD_CONSUMER_IDLE_S": "4",
+        "SCANHERALD_STREAM_RETENTION_S": "1",
+    }
+    admin = redis.Redis.from_url(secured.url("admin", "a"), decode_responses=True)
+    _leave_an_entry_with_a_dead_consumer(admin, scans[3])
     for part in service_parts(service.environment, 2, tmp_path / "logs"):
         service.supervisor.start(part)
     service.subscribe()
@@ -72,17 +93,20 @@ def test_with_tls_and_the_documented_users_everything_works_and_nothing_more_is_
         for forbidden in (("XADD", "other", "*", "a", "b"), ("XRANGE", "scans:events", "-", "+")):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 platform.execute_command(*forbidden)
-    service.wait(lambda: service.settled(3), 100)
-    assert len(service.reports()) == 12
+    service.wait(lambda: len(service.reports()) > 0)
+    os.killpg(service.supervisor.pid("worker"), signal.SIGKILL)  # what it had is restored
+    service.wait(lambda: service.settled(4), 100)
+    assert len(service.reports()) == 16
+    assert service.ask(CALLS_A_TASK, json.loads(scans[0])["scan_id"]) == "1"
     for command in (("health",), ("top", "--once"), ("tasks", "purge", "reports", "--yes")):
         said = service.scanherald(*command)
         assert said.returncode == 0, said.stdout + said.stderr
     audit = service.scanherald("audit")
     assert audit.returncode == 0, audit.stdout + audit.stderr
 
-    with redis.Redis.from_url(secured.url("admin", "a"), decode_responses=True) as admin:
+    service.wait(lambda: "dead" not in _consumers(admin))
+    with admin:
         refused = [entry for entry in admin.acl_log() if entry["username"] == "scanherald"]
-        print(refused)
         assert refused == []
         for found in denied(service, secured.url("scanherald", "wrong"), "redis", "broker"):
             assert "user or password in the URL are not what the server has" in found
@@ -96,3 +120,13 @@ def test_with_tls_and_the_documented_users_everything_works_and_nothing_more_is_
         for found in denied(service, right, "redis", "broker"):
             assert "'xinfo|groups'" in found or "'llen'" in found
             assert "docs/brokers.md has the lines that are needed" in found
+
+
+def _leave_an_entry_with_a_dead_consumer(admin: Any, data: bytes) -> None:
+    admin.xgroup_create("scans:events", "scanherald", id="0", mkstream=True)
+    admin.xadd("scans:events", {"data": data})
+    admin.xreadgroup("scanherald", "dead", {"scans:events": ">"})
+
+
+def _consumers(admin: Any) -> set[str]:
+    return {row["name"] for row in admin.xinfo_consumers("scans:events", "scanherald")}

@@ -22,7 +22,8 @@ def sentinels(service: Any, tmp_path: Path) -> Iterator[Sentinels]:
     found = Sentinels(tmp_path)
     try:
         found.start()
-        service.environment["REDIS_URL"] = found.url
+        for name in ("REDIS_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+            service.environment[name] = found.url
         yield found
     finally:
         found.stop()

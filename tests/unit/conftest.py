@@ -282,13 +282,16 @@ def join(
         joined.close()
 
 
+BROKER_URLS = ("broker_url", "broker_read_url", "broker_write_url")
+
+
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch, make_parts: Callable[..., Wiring]) -> Iterator[Any]:
     """The app on a broker and a result store in this process's memory."""
-    before = {"broker_url": app.conf.broker_url, "result_backend": app.conf.result_backend}
+    before = {name: app.conf[name] for name in (*BROKER_URLS, "result_backend")}
     monkeypatch.setattr(memory.Transport, "global_state", BrokerState())
     monkeypatch.setattr(memory.Channel, "queues", {})
-    _renew(broker_url="memory://", result_backend="cache+memory://")
+    _renew(**dict.fromkeys(BROKER_URLS, "memory://"), result_backend="cache+memory://")
     yield app
     _renew(**before)
 

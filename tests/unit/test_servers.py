@@ -6,6 +6,8 @@ import ssl
 from typing import Any
 
 import pytest
+from celery import Celery
+from kombu.exceptions import OperationalError
 
 from schemas.errors import BrokerUnavailable, InvalidSettings
 from schemas.servers import SentinelUrl, parse_sentinel, verified
@@ -115,6 +117,16 @@ def test_tls_to_rabbitmq_is_verified_by_authority_and_by_name(
     assert (found["broker_url"], found["broker_use_ssl"]) == ("amqps://h//", options)
 
 
+def test_celery_s_own_look_at_the_environment_does_not_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Celery(set_as_current=False)
+    app.conf.update(engine_settings(settings(redis_url="rediss://h/0?ssl_ca_certs=/ca")))
+    monkeypatch.setenv("CELERY_BROKER_URL", "rediss://h/0")
+    with app.connection_for_write() as writing, app.connection_for_read() as reading:
+        for connection in (writing, reading):
+            assert connection.ssl["ssl_cert_reqs"] == ssl.CERT_REQUIRED
+            assert connection.ssl["ssl_ca_certs"] == "/ca"
+
+
 def test_publishes_to_rabbitmq_are_confirmed_and_bounded() -> None:
     found = engine_settings(settings(celery_broker_url="amqp://h//"))
     assert found["broker_transport_options"] == {
@@ -153,6 +165,11 @@ def test_an_error_is_one_line_that_says_what_to_do(said: str, advice: str) -> No
         raise OSError(f"{said}\nand more")
     assert advice in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_broker_that_does_not_answer_is_told_as_such() -> None:
+    with pytest.raises(BrokerUnavailable, match="no answer within 5 s"), broker_faults():
+        raise OperationalError from TimeoutError()
 
 
 def test_an_unknown_error_is_told_as_it_is_or_with_what_the_caller_knows() -> None:
