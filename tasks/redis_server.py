@@ -80,7 +80,7 @@ _ADVICE = (
         "See: redis-cli -p 26379 SENTINEL masters",
     ),
     (
-        ("NOPERM", "NoPermission", "no permissions"),
+        ("NOPERM", "NoPermission", "no permissions", "The user executing the script can't"),
         "the user's ACL lacks this right: docs/brokers.md has the lines that are needed",
     ),
     (

@@ -28,6 +28,7 @@ from store.ledger import Ledger
 from store.runs import list_reports, list_runs
 from tasks.app import QUEUES
 from tests.rabbitmq import SERVER, RabbitMQ
+from tests.redis_servers import Sentinels
 
 SCANS = Path(__file__).parent / "data" / "scans"
 
@@ -242,3 +243,18 @@ def rabbitmq(rabbitmq_server: RabbitMQ, service: Service) -> RabbitMQ:
     service.environment["CELERY_BROKER_URL"] = rabbitmq_server.url
     service.tend_too.append(rabbitmq_server.tend)
     return rabbitmq_server
+
+
+@pytest.fixture
+def sentinels(service: Service, tmp_path: Path) -> Iterator[Sentinels]:
+    """Two servers and three sentinels, as stream, broker and result backend of the service."""
+    (tmp_path / "logs").mkdir()
+    found = Sentinels(tmp_path)
+    try:
+        found.start()
+        for name in ("REDIS_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+            service.environment[name] = found.url
+        yield found
+    finally:
+        service.supervisor.stop()  # before what its parts would wait for
+        found.stop()

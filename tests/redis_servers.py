@@ -116,7 +116,7 @@ class Sentinels:
         self._start(f"server-{number}", [self._program, *words])
 
     def kill(self, number: int) -> None:
-        """kill -9; nothing starts it again."""
+        """kill -9; nothing starts it again but ``start_server``."""
         pid = self.supervisor.pid(f"server-{number}")
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -124,6 +124,20 @@ class Sentinels:
     def client(self, number: int) -> Any:
         """A client of one of the two servers."""
         return redis.Redis(port=self.ports[number], password="secret", decode_responses=True)
+
+    def publish(self, *events: dict[str, Any]) -> int:
+        """XADD to the primary; how many replicas have them all, as WAIT confirms."""
+        with self.client(self.primary()) as client:
+            for fields in events:
+                client.xadd("scans:events", fields)
+            return int(client.wait(client.info("replication")["connected_slaves"], 5000))
+
+    def replicas(self) -> int:
+        """Replicas that have caught up with the primary."""
+        with self.client(self.primary()) as client:
+            said = client.info("replication")
+        found = [said.get(f"slave{number}", {}) for number in range(said["connected_slaves"])]
+        return sum(one["state"] == "online" for one in found)
 
     def primary(self) -> int:
         """The number of the server that the first sentinel calls the primary."""
