@@ -6,6 +6,7 @@ after a fail-over the next one goes to the new primary.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,12 +60,17 @@ def library_options(tls: Mapping[str, str]) -> dict[str, Any]:
 
 def told(error: BaseException, otherwise: str = "") -> str:
     """What a server's or its client's error says, in one line, and what to do where we know it."""
-    line = " ".join(f"{type(error).__name__}: {error}".split())
+    said = _CLIENT.sub("a sentinel: ", str(error))
+    line = " ".join(f"{type(error).__name__}: {said}".split())
     advice = _advice(error) or otherwise
     return f"{line}; {advice}" if advice else line
 
 
 ASK = "is it running, and is REDIS_URL right?"
+
+
+_CLIENT = re.compile(r"<redis\.client\.Redis\(.*?\)>\)> - ")
+"""How the library names a sentinel that did not answer: by all that its client was made with."""
 
 
 def _advice(error: BaseException) -> str:
@@ -74,11 +80,6 @@ def _advice(error: BaseException) -> str:
 
 
 _ADVICE = (
-    (
-        ("MasterNotFound", "No master found"),
-        "is the service in the URL one of the sentinels', and do they see its primary? "
-        "See: redis-cli -p 26379 SENTINEL masters",
-    ),
     (
         ("NOPERM", "NoPermission", "no permissions", "The user executing the script can't"),
         "the user's ACL lacks this right: docs/brokers.md has the lines that are needed",
@@ -92,6 +93,11 @@ _ADVICE = (
         ("CERTIFICATE_VERIFY_FAILED",),
         "give the authority that signed the server's certificate in the URL, "
         "?ssl_ca_certs=/path/to/ca.pem, and the host as it is certified",
+    ),
+    (
+        ("MasterNotFound", "No master found"),
+        "do the sentinels answer (address, sentinel_password, ssl_ca_certs), and is the service in "
+        "the URL theirs? See: redis-cli -p 26379 SENTINEL masters",
     ),
     (
         ("SSL",),

@@ -27,6 +27,7 @@ QUICK = {
     "SCANHERALD_DELIVERY_LEASE_S": "5",
     "SCANHERALD_VISIBILITY_TIMEOUT_S": "6",
     "SCANHERALD_CLAIM_IDLE_MS": "1000",
+    "SCANHERALD_HEALTH_TIMEOUT_S": "20",
 }
 URLS = ("REDIS_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
 SECRET, PLATFORM = "s:crêt/1", "p"
@@ -98,7 +99,11 @@ def test_with_tls_and_the_documented_users_everything_works_and_nothing_more_is_
     service.wait(lambda: service.settled(4), 100)
     assert len(service.reports()) == 16
     assert service.ask(CALLS_A_TASK, json.loads(scans[0])["scan_id"]) == "1"
-    for command in (("health",), ("top", "--once"), ("tasks", "purge", "reports", "--yes")):
+    for command in (
+        ("health", "redis", "broker", "listener", "beat"),
+        ("top", "--once"),
+        ("tasks", "purge", "reports", "--yes"),
+    ):
         said = service.scanherald(*command)
         assert said.returncode == 0, said.stdout + said.stderr
     audit = service.scanherald("audit")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from schemas.errors import BrokerUnavailable, InvalidSettings
 from schemas.servers import SentinelUrl, parse_sentinel, verified
@@ -170,6 +171,17 @@ def test_an_error_is_one_line_that_says_what_to_do(said: str, advice: str) -> No
 def test_a_broker_that_does_not_answer_is_told_as_such() -> None:
     with pytest.raises(BrokerUnavailable, match="no answer within 5 s"), broker_faults():
         raise OperationalError from TimeoutError()
+
+
+def test_sentinels_that_do_not_answer_are_told_in_few_words() -> None:
+    client = open_client("redis+sentinel://:hunter2@127.0.0.1:1/scans", timeout_s=0.5)
+    with pytest.raises(RedisError) as away:
+        client.ping()
+    said = told(away.value)
+    assert "No master found for 'scans' : a sentinel: network:ConnectionError; " in said
+    assert "SENTINEL masters" in said
+    assert len(said) < 400
+    assert "hunter2" not in said
 
 
 def test_an_unknown_error_is_told_as_it_is_or_with_what_the_caller_knows() -> None:
