@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -99,6 +100,14 @@ class Service:
         """Start one more part."""
         parts = service_parts(self.environment, 2, self.folder / "logs")
         self.supervisor.start(next(part for part in parts if part.name == name))
+
+    def kill(self) -> None:
+        """kill -9, where an orderly end is not the point, or would wait for what is gone."""
+        for part in ("listener", "beat", "worker"):
+            pid = self.supervisor.pid(part)
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
 
     def redis(self) -> Any:
         """A client of the server."""
@@ -256,5 +265,5 @@ def sentinels(service: Service, tmp_path: Path) -> Iterator[Sentinels]:
             service.environment[name] = found.url
         yield found
     finally:
-        service.supervisor.stop()  # before what its parts would wait for
+        service.kill()
         found.stop()

@@ -116,10 +116,19 @@ class Sentinels:
         self._start(f"server-{number}", [self._program, *words])
 
     def kill(self, number: int) -> None:
-        """kill -9; nothing starts it again but ``start_server``."""
+        """kill -9; nothing starts it again but ``revive``."""
         pid = self.supervisor.pid(f"server-{number}")
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
+
+    def revive(self) -> None:
+        """Start what was killed, with what it had; the sentinels make a replica of it."""
+
+        def is_back() -> bool:
+            self.supervisor.tend()
+            return all(self.supervisor.pid(f"server-{number}") for number in range(2))
+
+        self._until(is_back)
 
     def client(self, number: int) -> Any:
         """A client of one of the two servers."""

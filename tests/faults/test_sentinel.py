@@ -27,7 +27,7 @@ def test_two_primaries_killed_one_after_the_other_lose_nothing(
         sentinels.kill(old)
         quick.wait(lambda old=old: sentinels.primary() != old)
         sentinels.publish(*small_scans(each, first=(2 * number + 1) * each + 1))
-        sentinels.start_server(old)
+        sentinels.revive()
         quick.wait(lambda: sentinels.replicas() == 1)
     judge.watch_recovery(quick)
     judge.judge(quick, faults=kills, events=2 * kills * each, duplicates_at_most=2)

@@ -60,7 +60,8 @@ def secured(service: Any, tmp_path: Path) -> Iterator[Secured]:
     wait_for_redis(found.url("admin", "a"))
     url = found.url("scanherald", "s%3Acr%C3%AAt%2F1")
     service.environment |= dict.fromkeys(URLS, url)
-    return found
+    yield found
+    service.kill()
 
 
 def denied(service: Any, url: str, *names: str) -> list[str]:
