@@ -48,28 +48,24 @@ class Line:
     def close(self) -> None:
         """The end."""
         self._is_closed = True
-        self._door.close()
-        self.cut()
         for thread in self._threads:
             thread.join(5)
+        self._door.close()
+        self.cut()
 
     def _accept(self) -> None:
         while not self._is_closed:
-            ready, _, _ = (
-                select.select([self._door], [], [], 0.1) if not self._is_closed else ([],) * 3
-            )
-            if not ready:
+            if not select.select([self._door], [], [], 0.1)[0]:
                 continue
-            with contextlib.suppress(OSError):
-                client, _ = self._door.accept()
-                try:
-                    server = socket.create_connection(("127.0.0.1", self._server_port), 1)
-                except OSError:
-                    client.close()  # the server is away
-                    continue
-                server.settimeout(None)
-                with self._lock:
-                    self._ends |= {client: server, server: client}
+            client, _ = self._door.accept()
+            try:
+                server = socket.create_connection(("127.0.0.1", self._server_port), 1)
+            except OSError:
+                client.close()  # the server is away
+                continue
+            server.settimeout(None)
+            with self._lock:
+                self._ends |= {client: server, server: client}
 
     def _pass(self) -> None:
         while not self._is_closed:
