@@ -29,7 +29,7 @@ pytestmark = pytest.mark.full
 FORMATS = 4
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_the_eleven_scans_take_the_whole_road_over_rabbitmq(
     service: Any, rabbitmq: Any, scans: list[bytes]
 ) -> None:
@@ -54,7 +54,7 @@ def test_the_eleven_scans_take_the_whole_road_over_rabbitmq(
         assert said.returncode == 0, said.stdout + said.stderr
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_depths_priorities_and_back_pressure_mean_the_same_on_rabbitmq(
     service: Any, rabbitmq: Any, tmp_path: Path
 ) -> None:
@@ -123,7 +123,7 @@ def connect(url: str) -> None:
     app = Celery(set_as_current=False)
     app.conf.update(engine_settings(load_settings(celery_broker_url=url)))
     with broker_faults(), app.connection_for_write() as connection:
-        connection.ensure_connection(max_retries=0)
+        connection.connect()
 
 
 def depth(rabbitmq: Any) -> int:

@@ -13,7 +13,7 @@ from tests.redis_servers import Sentinels
 pytestmark = pytest.mark.full
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_killed_primary_is_replaced_and_every_part_goes_on_with_nothing_lost(
     service: Any, sentinels: Sentinels, scans: list[bytes]
 ) -> None:
