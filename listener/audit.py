@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import redis
 from redis.exceptions import RedisError
 
 from schemas.audit import Audit, Gap
@@ -22,6 +21,9 @@ from schemas.errors import InvalidEvent, StreamUnavailable
 from schemas.events import decode_entry
 from store.audit import Progress, recorded_entries, recorded_identities
 from store.ledger import Ledger
+from tasks.redis_server import ASK, open_client, told
+
+TIMEOUT_S = 30.0
 
 PAGE = 500
 """Entries of one look."""
@@ -80,9 +82,7 @@ def audit_streams(
     sums = audit.begin(
         "stream", *("entries", "waiting", "pending", "recorded", "repeats", "dead", "lost")
     )
-    client: Any = redis.Redis.from_url(
-        url, socket_timeout=30, socket_connect_timeout=2, protocol=2, decode_responses=False
-    )
+    client = open_client(url, timeout_s=TIMEOUT_S, is_patient=True)
     try:
         for stream in streams:
             for page in _pages(client, stream, group, since):
@@ -180,6 +180,5 @@ def _translated() -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:
         raise StreamUnavailable(
-            f"redis: {type(error).__name__}: {error}; is it running, and is REDIS_URL right? "
-            "--no-stream audits the ledger alone"
+            f"redis: {told(error, ASK)} --no-stream audits the ledger alone"
         ) from error

@@ -141,6 +141,7 @@ class Listener:
 
     def _turn(self) -> None:
         self._note_turn()
+        self._heart.beat()  # a dispatch may have been slow, and so may the answer of a sick broker
         is_closed = self._backpressure.closed()
         self._meter.backpressure.set(is_closed)
         if is_closed:

@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import redis
 from redis.exceptions import RedisError
 from sqlalchemy import make_url
 
@@ -36,6 +35,7 @@ from tasks.lag import read_lag
 from tasks.newer import ASIDE
 from tasks.presence import SILENT_S, SWEPT, Presence, Seen
 from tasks.queues import queue_depth
+from tasks.redis_server import open_client, told
 from tasks.wiring import Wiring
 
 DEPENDENCIES = ("redis", "broker", "ledger", "artifacts")
@@ -414,15 +414,10 @@ def _presence(settings: Settings) -> list[Seen]:
 def _server(settings: Settings) -> Iterator[Any]:
     timeout_s = settings.health_timeout_s
     try:
-        client: Any = redis.Redis.from_url(
-            settings.redis_url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            protocol=2,
-        )
+        client = open_client(settings.redis_url, timeout_s=timeout_s, connect_s=timeout_s)
         try:
             yield client
         finally:
             client.close()
     except (RedisError, OSError) as error:
-        raise StreamUnavailable(f"redis: {type(error).__name__}: {error}") from error
+        raise StreamUnavailable(f"redis: {told(error)}") from error

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-import redis
 from redis.exceptions import RedisError
 
 from schemas.errors import StreamUnavailable
+from tasks.redis_server import ASK, open_client, told
+
+TIMEOUT_S = 10.0
 
 
 def publish(url: str, stream: str, events: Sequence[Mapping[Any, Any]]) -> list[str]:
@@ -18,16 +20,14 @@ def publish(url: str, stream: str, events: Sequence[Mapping[Any, Any]]) -> list[
     Raises StreamUnavailable, after which some events may have been published;
     publishing all again is harmless, their identity makes the repeat a count.
     """
-    client = redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=2)
+    client = open_client(url, timeout_s=TIMEOUT_S)
     try:
         with client.pipeline(transaction=False) as pipe:
             for fields in events:
                 pipe.xadd(stream, dict(fields))
             return [entry_id.decode() for entry_id in pipe.execute()]
     except (RedisError, OSError) as error:
-        raise StreamUnavailable(
-            f"redis at {_address(url)}: {error}; is it running, and is REDIS_URL right?"
-        ) from error
+        raise StreamUnavailable(f"redis at {_address(url)}: {told(error, ASK)}") from error
     finally:
         client.close()
 

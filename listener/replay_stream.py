@@ -12,14 +12,13 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-import redis
-
 from listener.replay_items import PAGE_BYTES, PAGE_ITEMS, Item, Page, Position, decoded_item
 from listener.stream import text, translated
 from schemas.errors import InvalidSettings
 from schemas.replays import Selection
 from schemas.runs import Entry
 from store.replayed import matches
+from tasks import redis_server
 
 ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
@@ -116,9 +115,7 @@ class StreamSource:
 
 def open_client(url: str) -> Any:
     """A client for looking; nothing is connected yet."""
-    return redis.Redis.from_url(
-        url, socket_timeout=TIMEOUT_S, socket_connect_timeout=2, protocol=2, decode_responses=False
-    )
+    return redis_server.open_client(url, timeout_s=TIMEOUT_S, is_patient=True)
 
 
 def read_entry(client: Any, stream: str, entry_id: str) -> dict[bytes, bytes] | None:

@@ -11,13 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry
 
 from schemas.errors import StreamUnavailable
 from schemas.runs import Entry
+from tasks.redis_server import open_client, told
 
 SOCKET_MARGIN_S = 3.0
 """How much longer than the blocking read the socket waits before it calls the server dead."""
@@ -82,15 +80,8 @@ class EventStreams:
         self.group = group
         self.consumer = consumer
         self._block_ms = block_ms
-        # No retries inside the library: the loop reconnects, with jitter, and says so once.
-        self._redis: Any = redis.Redis.from_url(
-            url,
-            socket_timeout=block_ms / 1000 + SOCKET_MARGIN_S,
-            socket_connect_timeout=2.0,
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,  # one shape of answers, whatever the library's default becomes
-        )
+        # Not patient: the loop reconnects, with jitter, and says so once.
+        self._redis: Any = open_client(url, timeout_s=block_ms / 1000 + SOCKET_MARGIN_S)
         self._cursors: dict[str, str] = dict.fromkeys(self.streams, "-")
 
     def ensure_groups(self) -> None:
@@ -237,7 +228,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise StreamUnavailable(f"redis: {type(error).__name__}: {error}") from error
+        raise StreamUnavailable(f"redis: {told(error)}") from error
 
 
 def _add_acks(pipe: Any, group: str, entries: Sequence[Entry]) -> None:

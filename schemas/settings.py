@@ -33,6 +33,7 @@ from pydantic_settings import (
 
 from schemas.errors import InvalidSettings
 from schemas.reports import DEFAULT_FORMATS, Format, Severity
+from schemas.servers import is_sentinel, parse_sentinel, verified
 from schemas.setting_files import given_by, values_from_files
 
 PREFIX = "SCANHERALD_"
@@ -97,19 +98,21 @@ class Settings(BaseSettings):
         "redis://127.0.0.1:6379/0",
         validation_alias=_url("REDIS_URL"),
         repr=False,  # it may hold a password
-        description="Redis or Valkey that carries the event stream.",
+        description="Redis or Valkey that carries the event stream: redis://, rediss:// with "
+        "TLS, or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB; see docs/brokers.md.",
     )
     celery_broker_url: str | None = Field(
         None,
         validation_alias=_url("CELERY_BROKER_URL"),
         repr=False,  # it may hold a password
-        description="Celery's broker; REDIS_URL when empty.",
+        description="Celery's broker: amqp:// or amqps:// (RabbitMQ), or as REDIS_URL; REDIS_URL "
+        "when empty.",
     )
     celery_result_backend: str | None = Field(
         None,
         validation_alias=_url("CELERY_RESULT_BACKEND"),
         repr=False,  # it may hold a password
-        description="Celery's result backend; REDIS_URL when empty.",
+        description="Celery's result backend, a Redis or Valkey too; REDIS_URL when empty.",
     )
     data_dir: Path = Field(
         Path("scanherald-data"),
@@ -497,22 +500,32 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _spoken_by_redis(cls, value: str) -> str:
-        if not value.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("not a URL that begins with redis://, rediss:// or unix://")
+        if not (value.startswith(("redis://", "rediss://", "unix://")) or is_sentinel(value)):
+            raise ValueError(
+                "not a URL that begins with redis://, rediss://, unix://, redis+sentinel:// or "
+                "rediss+sentinel://"
+            )
         return value
 
     @field_validator("redis_url", "celery_broker_url", "celery_result_backend")
     @classmethod
     def _readable(cls, value: str | None) -> str | None:
         """Refuse here what a library would refuse later, quoting a part of the password."""
+        if value is None:
+            return None
+        if value.startswith("sentinel://"):
+            raise ValueError("write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB instead")
+        if is_sentinel(value):
+            parse_sentinel(value)
+            return value
         try:
-            for url in (value or "").split(";"):  # Celery takes several brokers so
+            for url in value.split(";"):  # Celery takes several brokers so
                 _ = urlsplit(url).port
         except ValueError:
             raise ValueError(
                 "not a URL that can be read; percent-encode special characters in the password"
             ) from None
-        return value
+        return ";".join(map(verified, value.split(";")))
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -525,7 +538,7 @@ class Settings(BaseSettings):
         ]
         if self.reports_low_water is not None:
             ordered.append(("reports_low_water", "reports_high_water", True))
-        if self.broker_url.startswith(("redis", "sentinel")):
+        if self.broker_url.startswith("redis"):
             # Redis gives away what takes longer, at work or waiting for its countdown
             ordered.append(("task_time_limit_s", "visibility_timeout_s", True))
             ordered.append(("retry_max_s", "visibility_timeout_s", True))

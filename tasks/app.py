@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
+from celery.app import backends
 from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
 from kombu import Queue
 
 from schemas.settings import Settings
 from tasks import wiring
+from tasks.engines import engine_settings
 from tasks.logs import configure_logs
 from tasks.priorities import priorities_of
 from tasks.schedule import beat_schedule
@@ -49,39 +51,11 @@ QUEUES = ("default", "reports", "notifications")
 def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for these settings."""
     priorities = priorities_of(settings.broker_url)
-    redis_options = {
-        # An unacknowledged task goes to another worker after this: longer than any time limit.
-        "visibility_timeout": settings.visibility_timeout_s,
-        # Look for tasks of dead workers this often; the default cadence took 101 s to find one.
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
-        "unacked_mutex_expire": 30,
-        # A dead connection is noticed, not waited on for ever.
-        "health_check_interval": 10,
-        "socket_keepalive": True,
-        "socket_timeout": 5,
-        "socket_connect_timeout": 2,
-        **priorities.transport_options,
-    }
-    on_redis = settings.broker_url.startswith(("redis", "sentinel"))
     return {
-        "broker_url": settings.broker_url,
-        "result_backend": settings.result_backend,
-        "broker_transport_options": redis_options if on_redis else {},
-        "result_backend_transport_options": {
-            # The shortest visibility timeout among a server's users wins: the same for both.
-            "visibility_timeout": settings.visibility_timeout_s
-        },
+        **engine_settings(settings),
         # A worker starts before its broker and waits for it.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # A publish that fails says so after seconds; the ledger's sweep publishes again.
-        "task_publish_retry_policy": {
-            "max_retries": 3,
-            "interval_start": 0.1,
-            "interval_step": 0.3,
-            "interval_max": 1.0,
-        },
         "task_queues": [Queue(name, max_priority=priorities.max_priority) for name in QUEUES],
         # Messages that say nothing are as urgent as those of live scans; replays ask to wait.
         "task_default_priority": priorities.live,
@@ -127,7 +101,17 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-app = Celery(
+class _App(Celery):
+    """Celery, but for its own look at CELERY_RESULT_BACKEND, which would win over our settings."""
+
+    def _get_backend(self) -> Any:
+        chosen = self.backend_cls or self.conf["result_backend"]
+        by_url: Any = backends.by_url  # its types do not know that it gives the URL too
+        backend, url = by_url(chosen, self.loader)
+        return backend(app=self, url=url)
+
+
+app = _App(
     "scanherald",
     events="tasks.events:PromptEvents",
     include=[
@@ -156,9 +140,11 @@ def publish_only() -> None:
     go: 4,000 chords held 16,000 channels and 73 MB.  A listener or beat has no
     use for that; where ``.delay(…).get()`` is called the usual backend stays.
     """
-    url = wiring.settings().result_backend
-    if url.startswith(("redis://", "rediss://")):
-        app.backend_cls = f"tasks.results:SubscriptionFreeBackend+{url}"
+    url = str(engine_settings(wiring.settings())["result_backend"])
+    kind = {"redis": "Backend", "rediss": "Backend", "sentinel": "SentinelBackend"}
+    scheme = url.partition("://")[0]
+    if scheme in kind:
+        app.backend_cls = f"tasks.results:SubscriptionFree{kind[scheme]}+{url}"
 
 
 @setup_logging.connect

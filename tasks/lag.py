@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import redis
 from redis.exceptions import RedisError
 
 from schemas.errors import StreamUnavailable
+from tasks.redis_server import open_client, told
 
 TIMEOUT_S = 2.0
 
@@ -41,15 +41,13 @@ class StreamLag:
 def read_lag(url: str, streams: Sequence[str], group: str, now: datetime) -> list[StreamLag]:
     """Ask the server about each stream.  Raises StreamUnavailable."""
     try:
-        client: Any = redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, protocol=2
-        )
+        client = open_client(url, timeout_s=TIMEOUT_S, connect_s=TIMEOUT_S)
         try:
             return [_lag(client, stream, group, now) for stream in streams]
         finally:
             client.close()
     except (RedisError, OSError) as error:
-        raise StreamUnavailable(f"redis: {type(error).__name__}: {error}") from error
+        raise StreamUnavailable(f"redis: {told(error)}") from error
 
 
 def _lag(client: Any, stream: str, group: str, now: datetime) -> StreamLag:

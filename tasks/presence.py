@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from schemas.errors import StreamUnavailable
 from schemas.settings import Settings
+from tasks.redis_server import open_client, told
 
 TIMEOUT_S = 1.0
 """A loop that notes itself is held up for no longer than this per answer."""
@@ -87,17 +85,11 @@ class Presence:
     @contextmanager
     def _connected(self) -> Iterator[Any]:
         if self._client is None:
-            self._client = redis.Redis.from_url(
-                self._url,
-                socket_timeout=TIMEOUT_S,
-                socket_connect_timeout=TIMEOUT_S,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-            )
+            self._client = open_client(self._url, timeout_s=TIMEOUT_S, connect_s=TIMEOUT_S)
         try:
             yield self._client
         except (RedisError, OSError) as error:
-            raise StreamUnavailable(f"redis: {type(error).__name__}: {error}") from error
+            raise StreamUnavailable(f"redis: {told(error)}") from error
 
 
 def _seconds(time: tuple[int, int]) -> float:

@@ -39,7 +39,10 @@ _WITHOUT = Priorities(live=0, replay=0, transport_options={})
 
 
 def priorities_of(broker_url: str) -> Priorities:
-    """The numbers for a broker by its URL; transports that know no priority get one for all."""
+    """The numbers for a broker by its URL, ours or Celery's.
+
+    Transports that know no priority get one for all.
+    """
     if broker_url.startswith(("redis", "sentinel")):
         return _REDIS
     if broker_url.startswith(("amqp", "pyamqp")):

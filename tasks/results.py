@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 
 
-class SubscriptionFreeBackend(RedisBackend):
-    """The usual backend without a subscription for each result that is published.
+class _SubscriptionFree:
+    """A backend without a subscription for each result that is published.
 
     A chord subscribes twice, when it is published and when its result object is
     made; and letting the object go unsubscribes, while the interpreter ends.
@@ -38,3 +38,11 @@ class SubscriptionFreeBackend(RedisBackend):
     def remove_pending_result(self, result: Any) -> Any:
         """There is nothing to undo."""
         return result
+
+
+class SubscriptionFreeBackend(_SubscriptionFree, RedisBackend):
+    """The usual backend, otherwise."""
+
+
+class SubscriptionFreeSentinelBackend(_SubscriptionFree, SentinelBackend):
+    """The same behind sentinels."""

@@ -33,6 +33,18 @@ class Authority:
 
     def server(self, *names: str) -> ssl.SSLContext:
         """A server that shows a certificate for ``names``."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_file(*names))
+        return context
+
+    def root_file(self) -> Path:
+        """The authority's own certificate, as clients are given it."""
+        path = self._folder / "authority.pem"
+        path.write_bytes(self._root.public_bytes(serialization.Encoding.PEM))
+        return path
+
+    def server_file(self, *names: str) -> Path:
+        """Key and certificate of a server for ``names``, in one file."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
         certificate = (
@@ -51,9 +63,7 @@ class Authority:
             )
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pem)
-        return context
+        return pem
 
     def _certificate(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey

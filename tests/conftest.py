@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +27,9 @@ from store.deliveries import list_deliveries
 from store.events import list_dead_letters
 from store.ledger import Ledger
 from store.runs import list_reports, list_runs
+from tasks.app import QUEUES
+from tests.rabbitmq import SERVER, RabbitMQ
+from tests.redis_servers import Sentinels
 
 SCANS = Path(__file__).parent / "data" / "scans"
 
@@ -32,6 +38,17 @@ SCANS = Path(__file__).parent / "data" / "scans"
 def scans() -> list[bytes]:
     """The eleven real scans."""
     return [path.read_bytes() for path in sorted(SCANS.glob("*.json"))]
+
+
+CALLS_A_TASK = """
+import sys
+from tasks import generate_report_async
+from tasks.monitoring import get_celery_monitor
+made = generate_report_async.delay(sys.argv[1], "pdf").get(timeout=60)
+assert made["status"] == "completed", made
+print(get_celery_monitor().get_worker_stats()["total_workers"])
+"""
+"""As the platform does: a public task's result, waited for; and how many workers there are."""
 
 
 class Service:
@@ -59,6 +76,8 @@ class Service:
         }
         self.valkey_options: list[str] = []
         self.supervisor = Supervisor()
+        self.tend_too: list[Callable[[], None]] = []
+        """Servers that a test starts beside these parts."""
 
     @property
     def settings(self) -> Settings:
@@ -82,6 +101,14 @@ class Service:
         parts = service_parts(self.environment, 2, self.folder / "logs")
         self.supervisor.start(next(part for part in parts if part.name == name))
 
+    def kill(self) -> None:
+        """kill -9, where an orderly end is not the point, or would wait for what is gone."""
+        for part in ("listener", "beat", "worker"):
+            pid = self.supervisor.pid(part)
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+
     def redis(self) -> Any:
         """A client of the server."""
         return redis.Redis.from_url(self.environment["REDIS_URL"])
@@ -102,6 +129,19 @@ class Service:
             check=False,
             **options,
         )
+
+    def ask(self, program: str, *arguments: str) -> str:
+        """What a Python program prints that has our environment."""
+        said = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert said.returncode == 0, said.stderr[-3000:] + self.last_words()
+        return said.stdout.strip()
 
     def subscribe(self, *, mail: bool = False) -> None:
         """One subscriber with a webhook, and an e-mail address if asked."""
@@ -148,6 +188,8 @@ class Service:
             if time.monotonic() > give_up:
                 pytest.fail(f"not reached within {timeout_s:.0f} s\n{self.last_words()}")
             self.supervisor.tend()
+            for tend in self.tend_too:
+                tend()
             time.sleep(0.1)
 
     def log_lines(self, part: str) -> list[dict[str, Any]]:
@@ -185,3 +227,43 @@ def service(tmp_path: Path) -> Iterator[Service]:
             yield running
         finally:
             running.supervisor.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQ]:
+    """Debian's RabbitMQ, started once for all tests that ask for it."""
+    if not SERVER.exists():
+        pytest.fail(f"no {SERVER}: install Debian's rabbitmq-server")
+    folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))  # open to the server's user
+    server = RabbitMQ(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_server: RabbitMQ, service: Service) -> RabbitMQ:
+    """The server with empty queues, as the broker of the service."""
+    rabbitmq_server.wait()
+    rabbitmq_server.forget(*QUEUES)
+    service.environment["CELERY_BROKER_URL"] = rabbitmq_server.url
+    service.tend_too.append(rabbitmq_server.tend)
+    return rabbitmq_server
+
+
+@pytest.fixture
+def sentinels(service: Service, tmp_path: Path) -> Iterator[Sentinels]:
+    """Two servers and three sentinels, as stream, broker and result backend of the service."""
+    (tmp_path / "logs").mkdir()
+    found = Sentinels(tmp_path)
+    try:
+        found.start()
+        for name in ("REDIS_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+            service.environment[name] = found.url
+        yield found
+    finally:
+        service.kill()
+        found.stop()

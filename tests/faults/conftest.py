@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import signal
 import time
 import uuid
 from collections import Counter
@@ -102,11 +100,7 @@ def quick(service: Any, tmp_path: Path) -> Iterator[Any]:
     service.crashes = Crashes(tmp_path / "crashes")
     service.environment |= {**QUICK, "SCANHERALD_CRASH_DIR": str(service.crashes.folder)}
     yield service
-    for part in ("listener", "beat", "worker"):  # what happens at an orderly end is not the point
-        pid = service.supervisor.pid(part)
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+    service.kill()
 
 
 def small_scans(count: int, *, first: int = 1, cookies: int = 1) -> list[dict[str, bytes]]:

@@ -20,7 +20,6 @@ from kombu.transport import memory
 from kombu.transport.virtual import BrokerState
 from sqlalchemy import select
 
-from listener import publish, stream
 from listener.decode import decode_batch
 from listener.stream import EventStreams
 from schemas.notifications import ChannelAddress, ChannelKind, Message, Receipt, Subscriber
@@ -31,7 +30,7 @@ from store.artifacts import ArtifactStore
 from store.events import record_batch
 from store.ledger import Ledger
 from store.subscribers import save_subscriber
-from tasks import lag, presence, reports, sweep, wiring
+from tasks import redis_server, reports, sweep, wiring
 from tasks.app import app
 from tasks.wiring import Wiring
 
@@ -266,10 +265,7 @@ def join(
     fake = SimpleNamespace(
         Redis=SimpleNamespace(from_url=lambda url, **_: fakeredis.FakeRedis(server=server))
     )
-    monkeypatch.setattr(stream, "redis", fake)
-    monkeypatch.setattr(publish, "redis", fake)
-    monkeypatch.setattr(lag, "redis", fake)
-    monkeypatch.setattr(presence, "redis", fake)
+    monkeypatch.setattr(redis_server, "redis", fake)
 
     def join(
         consumer: str = "one", streams: tuple[str, ...] = ("scans:events",), *, now: bool = True
@@ -286,13 +282,16 @@ def join(
         joined.close()
 
 
+BROKER_URLS = ("broker_url", "broker_read_url", "broker_write_url")
+
+
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch, make_parts: Callable[..., Wiring]) -> Iterator[Any]:
     """The app on a broker and a result store in this process's memory."""
-    before = {"broker_url": app.conf.broker_url, "result_backend": app.conf.result_backend}
+    before = {name: app.conf[name] for name in (*BROKER_URLS, "result_backend")}
     monkeypatch.setattr(memory.Transport, "global_state", BrokerState())
     monkeypatch.setattr(memory.Channel, "queues", {})
-    _renew(broker_url="memory://", result_backend="cache+memory://")
+    _renew(**dict.fromkeys(BROKER_URLS, "memory://"), result_backend="cache+memory://")
     yield app
     _renew(**before)
 

@@ -40,8 +40,7 @@ def redis_says(
     """What INFO answers."""
     answers = {name: dict(said) for name, said in GOOD.items()}
     server = SimpleNamespace(info=lambda section: answers[section], close=lambda: None)
-    fake = SimpleNamespace(Redis=SimpleNamespace(from_url=lambda *_, **__: server))
-    monkeypatch.setattr(health, "redis", fake)
+    monkeypatch.setattr(health, "open_client", lambda *_, **__: server)
     return answers
 
 

@@ -16,11 +16,10 @@ from typer.testing import CliRunner
 from cli import main as front_door
 from cli import replaying
 from cli.main import app
-from listener import replay_stream
 from schemas.replays import Counts
 from schemas.runs import DeadEntry, Entry, RunTicket
 from store import events
-from tasks import chords, wiring
+from tasks import chords, redis_server, wiring
 from tasks.finish import settle
 from tasks.notifications import try_delivery
 from tasks.reports import render_formats
@@ -43,7 +42,7 @@ def light(
     monkeypatch.setattr(replaying.signal, "signal", lambda *_: None)
     monkeypatch.setattr(chords, "dispatch", lambda tickets: work(parts, tickets))
     monkeypatch.setattr(
-        replay_stream,
+        redis_server,
         "redis",
         SimpleNamespace(
             Redis=SimpleNamespace(from_url=lambda *_, **__: fakeredis.FakeRedis(server=server))

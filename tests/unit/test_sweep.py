@@ -235,7 +235,7 @@ def test_a_result_store_that_is_away_cuts_the_tick_short_too(
     with capture_logs() as logs:
         sweep_once(parts)
     (cut_short,) = (line for line in logs if line["event"] == "sweep_cut_short")
-    assert cut_short["error"] == "result store: refused"
+    assert cut_short["error"] == "result store: ConnectionError: refused"
 
 
 def test_a_bug_in_publishing_stays_loud(
