@@ -22,8 +22,9 @@ from cli.supervisor import Supervisor
 from schemas.settings import Settings, load_settings
 from store.deliveries import list_deliveries
 from store.events import list_dead_letters
-from store.ledger import Ledger
+from store.ledger import Ledger, open_ledger
 from store.runs import list_reports, list_runs
+from tests.postgresql import Cluster, run_cluster
 
 SCANS = Path(__file__).parent / "data" / "scans"
 
@@ -175,11 +176,37 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Debian's PostgreSQL, started for this test run, with one migrated database."""
+    with run_cluster() as running:
+        running.administer("CREATE DATABASE migrated")
+        with open_ledger(running.url("migrated")):
+            pass
+        yield running
+
+
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    """Nothing runs yet; whatever a test starts is stopped."""
+def on_postgresql(cluster: Cluster) -> Iterator[str]:
+    """The URL of a migrated, empty database."""
+    cluster.administer("CREATE DATABASE service TEMPLATE migrated")
+    try:
+        yield cluster.url("service")
+    finally:
+        cluster.administer("DROP DATABASE service WITH (FORCE)")
+
+
+@pytest.fixture
+def service(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """Nothing runs yet; whatever a test starts is stopped.
+
+    The ledger is a SQLite file, or by ``LEDGER=postgresql`` in the environment a
+    database: so every test of the service can be asked of either.
+    """
     with MailSink() as mails, HttpSink() as sink:
         running = Service(tmp_path, mails, sink)
+        if os.environ.get("LEDGER", "sqlite") == "postgresql":
+            running.environment["DATABASE_URL"] = request.getfixturevalue("on_postgresql")
         Ledger(running.settings.ledger_url).migrate()
         try:
             yield running
