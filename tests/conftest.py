@@ -83,6 +83,16 @@ class Service:
         parts = service_parts(self.environment, 2, self.folder / "logs")
         self.supervisor.start(next(part for part in parts if part.name == name))
 
+    def start_another(self, part: str, name: str, **own: str) -> None:
+        """One more process of a part, under a name of its own and with settings of its own."""
+        logs = self.folder / "logs"
+        parts = {one.name: one for one in service_parts(self.environment, 2, logs)}
+        environment = {**parts[part].environment, "SCANHERALD_CONSUMER_NAME": name, **own}
+        log_file = logs / f"{name}.log"
+        self.supervisor.start(
+            replace(parts[part], name=name, environment=environment, log_file=log_file)
+        )
+
     def redis(self) -> Any:
         """A client of the server."""
         return redis.Redis.from_url(self.environment["REDIS_URL"])

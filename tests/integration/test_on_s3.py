@@ -69,16 +69,16 @@ def test_reports_links_bundles_orphans_and_cleanup_work_over_a_bucket(
 
     lost = next(row for row in service.reports() if row["format"] == "csv")
     (bucket.folder / lost["uri"].removeprefix("s3://")).unlink()
-    (orphans,) = said(service, "cleanup", "orphans")["parts"]
-    assert orphans["lost"] == 1
-    gone = [row["uri"] for row in service.reports() if row["status"] == "expired"]
-    assert gone == [lost["uri"]]
-
     ledger = Ledger(service.settings.ledger_url)
     with ledger.write() as connection:
         old = datetime.now(UTC) - timedelta(days=40)
         connection.execute(update(reports).values(created_at=old, ready_at=old))
     ledger.close()
+    (orphans,) = said(service, "cleanup", "orphans")["parts"]
+    assert orphans["lost"] == 1
+    gone = [row["uri"] for row in service.reports() if row["status"] == "expired"]
+    assert gone == [lost["uri"]]
+
     service.environment["SCANHERALD_KEEP_NEWEST_SCANS"] = "0"
     (cleaned,) = said(service, "cleanup", "reports")["parts"]
     assert cleaned["bytes"] > 0

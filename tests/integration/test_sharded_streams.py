@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections import defaultdict
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from uuid import UUID
 
 import pytest
 
-from cli.embedded import service_parts
 from store.runs import load_run
 
 STREAMS = ("scans:events:0", "scans:events:1", "scans:events:2")
@@ -35,16 +32,6 @@ def scan(number: int) -> dict[str, bytes]:
         "cookies": [{"name": f"c{index}"} for index in range(day + 1)],
     }
     return {"data": json.dumps(data).encode()}
-
-
-def start_listener(service: Any, name: str) -> None:
-    """One more listener of the group."""
-    logs = service.folder / "logs"
-    logs.mkdir(exist_ok=True)
-    (part,) = (one for one in service_parts(service.environment, 1, logs) if one.name == "listener")
-    own = {**os.environ, **service.environment, "SCANHERALD_CONSUMER_NAME": name}
-    log_file = logs / f"{name}.log"
-    service.supervisor.start(replace(part, name=name, environment=own, log_file=log_file))
 
 
 def drifts(service: Any) -> dict[str, list[tuple[str, str | None, int]]]:
@@ -74,7 +61,7 @@ def test_scans_in_any_order_in_any_stream_are_compared_with_the_true_one_before(
     for number in chance.sample(range(count), count):
         service.publish(scan(number), stream=chance.choice(STREAMS))
     for name in ("listener-1", "listener-2"):
-        start_listener(service, name)
+        service.start_another("listener", name)
     service.wait(lambda: len(service.runs()) == count)
     read = [
         sum(line.get("new", 0) for line in service.log_lines(name))
