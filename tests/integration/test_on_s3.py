@@ -18,7 +18,7 @@ from store.ledger import Ledger
 from store.tables import reports
 from tests.s3_server import SECRET, S3Server, serve_s3
 
-pytestmark = pytest.mark.full  # a quarter of a minute
+pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]  # a quarter of a minute
 
 
 @pytest.fixture
