@@ -217,7 +217,8 @@ def service(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Service]
         running = Service(tmp_path, mails, sink)
         if os.environ.get("LEDGER", "sqlite") == "postgresql":
             running.environment["DATABASE_URL"] = request.getfixturevalue("on_postgresql")
-        Ledger(running.settings.ledger_url).migrate()
+        with open_ledger(running.settings.ledger_url):
+            pass  # migrated
         try:
             yield running
         finally:
