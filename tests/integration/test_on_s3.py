@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from cli.embedded import free_port
+from store.artifacts import ArtifactStore
 from store.ledger import Ledger
 from store.tables import reports
 from tests.s3_server import SECRET, S3Server, serve_s3
@@ -68,7 +69,11 @@ def test_reports_links_bundles_orphans_and_cleanup_work_over_a_bucket(
     said(service, "audit")
 
     lost = next(row for row in service.reports() if row["format"] == "csv")
-    (bucket.folder / lost["uri"].removeprefix("s3://")).unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in bucket.environment().items():
+            patch.setenv(name, value)
+        store = ArtifactStore(service.environment["ARTIFACTS_URL"])
+        store.delete(lost["uri"].removeprefix(store.uri("")))
     ledger = Ledger(service.settings.ledger_url)
     with ledger.write() as connection:
         old = datetime.now(UTC) - timedelta(days=40)
