@@ -18,7 +18,7 @@ STREAMS = ("scans:events:0", "scans:events:1", "scans:events:2")
 DOMAINS, SCANS_EACH = 4, 6
 FIRST = datetime(2026, 3, 4, tzinfo=UTC)
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]  # a quarter of a minute
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]  # a quarter of a minute
 
 
 def scan(number: int) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from tests.postgresql import Cluster
 STREAMS = ("scans:events:0", "scans:events:1", "scans:events:2")
 EVENTS = 60
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]  # needs PostgreSQL
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]  # needs PostgreSQL
 
 
 def deadlocks(cluster: Cluster) -> int:
