@@ -5,6 +5,7 @@ READY := .venv/.ready
 LOCKED := --universal --generate-hashes --no-header --no-annotate
 
 MINUTES ?= 5
+LEDGER ?= sqlite
 
 .PHONY: demo test test-full faults soak bench-render bench-peers check fmt lock docs pictures
 
@@ -19,8 +20,8 @@ test-full: $(READY)  ## the tests that need the system packages of .ci/run, or m
 	$(BIN)/pytest -n 2 --dist loadfile -m full tests/unit tests/contract
 	$(BIN)/pytest -m full --ignore tests/unit --ignore tests/contract
 
-faults: $(READY)  ## kill -9 everywhere; prints a line per fault test
-	$(BIN)/pytest tests/faults
+faults: $(READY)  ## kill -9 everywhere; prints a line per fault test; LEDGER=postgresql: on that
+	LEDGER=$(LEDGER) $(BIN)/pytest tests/faults
 
 soak: $(READY)  ## MINUTES of steady load with random kills of everything, then an audit
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)

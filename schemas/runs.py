@@ -55,7 +55,10 @@ class EarlierEvent(msgspec.Struct, frozen=True):
 
 
 class FrozenInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything besides the scan that its report is a function of, fixed when it was recorded."""
+    """Everything besides the scan that its report is a function of.
+
+    Fixed when it was recorded; the earlier scans once more when its first format is begun.
+    """
 
     language: str
     rule_pack: str

@@ -129,6 +129,12 @@ class Settings(BaseSettings):
         repr=False,  # it may hold a password
         description="Ledger; a SQLite file in data_dir when empty.",
     )
+    ledger_connections: int = Field(
+        5,
+        ge=2,
+        description="Connections to PostgreSQL that one process holds at most; "
+        "a process of a worker's pool needs one or two.",
+    )
     artifacts_url: str | None = Field(
         None,
         validation_alias=_url("ARTIFACTS_URL"),
@@ -339,6 +345,13 @@ class Settings(BaseSettings):
     )
     public_url: str | None = Field(
         None, description="Base address under which readers reach the artifacts, for links."
+    )
+    link_expires_s: int = Field(
+        604_800,
+        ge=0,
+        le=604_800,
+        description="How long a link to an artifact in a bucket is good, s, seven days at most; "
+        "whoever has the link can read it. 0: messages name the bucket's URI.",
     )
     http_timeout_s: float = Field(
         10.0, gt=0, description="Time for one webhook, Slack or Apprise call, s."

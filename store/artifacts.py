@@ -2,8 +2,10 @@
 
 ``obstore`` puts whole objects: a reader sees the old artifact or the new one,
 never half of one, also when the writer is killed.  In a folder a killed writer
-leaves its unfinished file behind, which ``sweep_leftovers`` removes; elsewhere
-it leaves nothing, because an artifact is one request, never a multipart upload.
+leaves its unfinished file behind, which ``sweep_leftovers`` removes.  In a bucket
+an artifact is one request, which leaves nothing; above ``LARGE`` it goes in parts,
+each with its own time limit and retries, and a killed writer leaves parts that only
+the bucket's own lifecycle rule can see and remove.
 
 When ``put`` returns, the artifact is on disk: the ledger says ``ready`` on the
 strength of it, and would be wrong after a power failure otherwise.  The library
@@ -28,7 +30,7 @@ from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
 
 from schemas.errors import ArtifactsUnavailable, InvalidSettings, NotFound
 
@@ -44,7 +46,27 @@ LEFTOVER = re.compile(r".+#[0-9]+")
 """The name under which the library writes before it renames; it refuses keys that look so."""
 
 ADDRESS_AND_TIME = re.compile(r"Error performing ([A-Z]+) \S+ in \S+ - ")
+ADDRESS_AND_TRIES = re.compile(
+    r"Error performing ([A-Z]+) \S+ in \S+, after (\d+) retries, .*? - (?:HTTP error: )?"
+)
 
+LARGE = 16 * 1024 * 1024
+"""Bytes above which an artifact goes into a bucket in parts: on a slow line a single request
+would meet its time limit again with every try."""
+
+PART = 8 * 1024 * 1024
+"""Bytes of a part.  S3 wants 5 MiB at least."""
+
+_ADVICE = {
+    "NoSuchBucket": "there is no such bucket: make it, or mend ARTIFACTS_URL",
+    "InvalidAccessKeyId": "the key is unknown there: check AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "the key's secret is wrong: check AWS_SECRET_ACCESS_KEY",
+    "RequestTimeTooSkewed": "the clocks of this machine and of the store differ: set them",
+    "403 Forbidden": "the key may not do this: check it, and the bucket's policy "
+    "(get, put, list and delete)",
+    "error sending request": "nobody answers in time: check AWS_ENDPOINT and the network",
+}
+"""What to do, by what the store's answer says; the first that fits."""
 
 LISTED = 1000
 """Artifacts of one look: a page of S3's listing, and what it deletes in one request."""
@@ -74,7 +96,9 @@ class ArtifactStore:
         """Store atomically and durably; a repeat replaces.  Raises ArtifactsUnavailable."""
         try:
             with _translated(key):
-                obstore.put(self._store(), key, data, use_multipart=False)
+                store = self._store()
+                in_parts = self.folder is None and len(data) > LARGE
+                obstore.put(store, key, data, use_multipart=in_parts, chunk_size=PART)
                 if (folder := self.folder) is not None:
                     _sync_up_to(folder, folder / key.lstrip("/"))
         except NotFound as error:  # no such bucket, or somebody took the folder away just now
@@ -164,6 +188,23 @@ class ArtifactStore:
         bucket = parts.netloc.rpartition("@")[2]  # a URI is shown, credentials are not
         return f"{parts.scheme}://{bucket}{parts.path.rstrip('/')}/{key}"
 
+    def presigned(self, uri: str, expires_in: timedelta) -> str:
+        """A link by which whoever has it can read an artifact of our bucket until it expires.
+
+        Made without asking the store, so the artifact may be gone.  Any other address,
+        and a path, comes back as it is.  Raises ArtifactsUnavailable without a key to
+        sign with.
+        """
+        ours = self.uri("")
+        if self.folder is not None or not uri.startswith(ours):
+            return uri
+        key = uri.removeprefix(ours)
+        store = self._store()
+        if not isinstance(store, S3Store | GCSStore | AzureStore):
+            return uri
+        with _translated(key):
+            return obstore.sign(store, "GET", key, expires_in)
+
     def _store(self) -> ObjectStore:
         if self._opened is None:
             self._opened = _open(self.url)
@@ -252,16 +293,21 @@ def _translated(key: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
+        if "NoSuchBucket" in str(error):  # every artifact would look deleted
+            raise ArtifactsUnavailable(f"artifact {key}: {_said(error)}") from error
         raise NotFound(f"no artifact {key}") from error
     except (BaseError, OSError) as error:
         raise ArtifactsUnavailable(f"artifact {key}: {_said(error)}") from error
 
 
 def _said(error: BaseException | None) -> str:
-    """The library's words in one bounded line: what was answered, and no more than that.
+    """The library's words in one bounded line: what was answered, and what to do about it.
 
     Its dump of inner structures goes, and so do the address and the microseconds,
     which are no help and would push the server's own word out of the bound.
     """
     said, _, _ = str(error).partition("\n\nDebug source")
-    return ADDRESS_AND_TIME.sub(r"\1: ", " ".join(said.split()))[:400]
+    said = ADDRESS_AND_TIME.sub(r"\1: ", " ".join(said.split()))
+    said = ADDRESS_AND_TRIES.sub(r"\1 (after \2 retries): ", said)
+    advice = next((advice for word, advice in _ADVICE.items() if word in said), None)
+    return f"{said[:400]}; {advice}" if advice else said[:400]

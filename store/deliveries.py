@@ -176,7 +176,7 @@ def claim_due(
     died while sending, and those whose slot at an even pace comes ``ahead``: these
     say how long to wait.  Each subscriber's first comes before anybody's second, so
     that a flood to one does not keep the others waiting.  Of two sweeps one wins
-    each row.
+    each row, and neither waits: a row that somebody is changing just now is passed over.
     """
     until = now + ahead
     free = (
@@ -202,9 +202,14 @@ def claim_due(
         .order_by(turn, oldest.c.due_at, oldest.c.delivery_id)
         .limit(limit)
     ).scalars()
+    ours = (
+        select(deliveries.c.delivery_id)
+        .where(deliveries.c.delivery_id.in_(list(chosen)), *free)
+        .with_for_update(skip_locked=True)
+    )
     claimed = connection.execute(
         update(deliveries)
-        .where(deliveries.c.delivery_id.in_(list(chosen)), *free)
+        .where(deliveries.c.delivery_id.in_(list(connection.execute(ours).scalars())))
         .values(lease_until=started_by + ahead)
         .returning(
             deliveries.c.delivery_id,

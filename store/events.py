@@ -9,7 +9,6 @@ read again too, and their identity, which is unique, makes the repeat a count.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,21 +17,21 @@ from typing import Any
 
 import msgspec
 import structlog
-from sqlalchemy import Connection, RowMapping, Select, delete, desc, func, select, update
+from sqlalchemy import Connection, RowMapping, delete, desc, func, select, update
 
 from schemas.events import Event, EventType
 from schemas.presentation import PLAIN, Presentation
-from schemas.reports import Format, HistoryPoint
+from schemas.reports import Format
 from schemas.runs import (
     DeadEntry,
     DecodedEntry,
-    EarlierEvent,
     Entry,
     FrozenInputs,
     RunState,
     RunTicket,
 )
 from schemas.scans import Scan
+from store.earlier_scans import ThisScan, with_earlier
 from store.ledger import insert, pack, plain, unpack
 from store.presentations import ensure_presentation
 from store.tables import events, runs, scans
@@ -45,12 +44,6 @@ DEAD_ENTRY_BYTES = 64 * 1024
 DEAD_SOURCE = "redis\t"
 """Starts the source of dead letters.  No event's source may hold a control character, so
 no scanner can send an identity that makes a dead letter look recorded, or a repeat of it."""
-
-SCANS_SINCE = 5
-"""How many scans a run freezes, as what its own may be compared with, after the last scored one."""
-
-HISTORY_POINTS = 24
-"""How many earlier scores of its domain a report shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,33 +91,41 @@ def record_batch(
 
     A sweep dispatches the new runs if nobody has by ``dispatch_by``.
     """
-    tickets: list[RunTicket] = []
-    repeats = buried = 0
     presentation = ensure_presentation(connection, defaults.presentation, now) if decoded else None
-    for item in decoded:
-        event_pk = _insert_event(connection, item, now)
-        if event_pk is None:
-            repeats += 1
-            tickets += _recorded_but_never_dispatched(connection, item)
-            continue
-        wants_reports = item.event.type is EventType.SCAN_COMPLETED
+    # Two listeners may record the same events, or the same scans, in another order: rows are
+    # taken in one order, an event's run before the event as everywhere, or each could wait for
+    # the other for ever.
+    by_identity = sorted(range(len(decoded)), key=lambda place: _identity(decoded[place].event))
+    event_pks = {place: _insert_event(connection, decoded[place], now) for place in by_identity}
+    repeats = [decoded[place] for place in by_identity if event_pks[place] is None]
+    tickets = _recorded_but_never_dispatched(connection, repeats)
+    for item in repeats:
+        _count_repeat(connection, item)
+    new = [
+        (item.event, pk)
+        for place, item in enumerate(decoded)
+        if (pk := event_pks[place]) is not None
+    ]
+    found = [(event.scan, event.time, pk) for event, pk in new if event.scan is not None]
+    for scan, event_time, event_pk in sorted(found, key=lambda each: str(each[0].scan_id)):
+        _insert_scan(connection, event_pk, scan, event_time, now)
+    for event, event_pk in new:
         tickets.append(
             _insert_run(
                 connection,
                 event_pk,
-                item.event,
+                event,
                 defaults,
                 presentation,
-                formats=defaults.formats if wants_reports else (),
+                formats=defaults.formats if event.type is EventType.SCAN_COMPLETED else (),
                 replay_id=None,
                 now=now,
                 dispatch_by=dispatch_by,
                 new_id=new_id,
             )
         )
-    for letter in dead:
-        buried += record_dead(connection, letter, now)
-    return BatchRecord(tuple(tickets), len(decoded) - repeats, repeats, buried)
+    buried = sum(record_dead(connection, letter, now) for letter in dead)
+    return BatchRecord(tuple(tickets), len(new), len(repeats), buried)
 
 
 def record_for_replay(
@@ -145,7 +146,10 @@ def record_for_replay(
     presentation = ensure_presentation(connection, defaults.presentation, now)
     event_pk = _insert_event(connection, item, now)
     if event_pk is None:
+        _count_repeat(connection, item)
         return None
+    if item.event.scan is not None:
+        _insert_scan(connection, event_pk, item.event.scan, item.event.time, now)
     return _insert_run(
         connection,
         event_pk,
@@ -255,8 +259,9 @@ def store_fetched_scan(
         select(events.c.occurred_at).where(events.c.event_pk == event_pk)
     ).one()
     presentation = ensure_presentation(connection, defaults.presentation, now)
-    inputs = _freeze(defaults, scan.domain, presentation)
-    inputs = _insert_scan(connection, event_pk, scan, row.occurred_at, inputs, now)
+    this = _insert_scan(connection, event_pk, scan, row.occurred_at, now)
+    inputs = _defaults_of(defaults, scan.domain, presentation)
+    inputs = with_earlier(connection, inputs, this)
     connection.execute(
         update(events)
         .where(events.c.event_pk == event_pk)
@@ -327,9 +332,8 @@ def count_outcomes(connection: Connection) -> dict[str, int]:
 
 
 def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> int | None:
-    """The new event's key, or None for a repeat, which is counted."""
+    """The new event's key, or None for a repeat."""
     event = item.event
-    digest = hashlib.sha256(event.data).hexdigest()
     statement = (
         insert(connection, events)
         .values(
@@ -345,7 +349,7 @@ def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> 
             dataref=plain(event.dataref, 8192),
             payload=pack(event.data) if event.data else None,
             payload_size=len(event.data),
-            payload_sha256=digest,
+            payload_sha256=hashlib.sha256(event.data).hexdigest(),
             outcome="pending",
             seen=1,
             recorded_at=now,
@@ -354,23 +358,25 @@ def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> 
         .returning(events.c.event_pk)
     )
     event_pk: int | None = connection.execute(statement).scalar_one_or_none()
-    if event_pk is None:
-        known = connection.execute(
-            update(events)
-            .where(*_same_identity(event))
-            .values(seen=events.c.seen + 1)
-            .returning(events.c.event_pk, events.c.payload_sha256, events.c.dataref)
-        ).one()
-        is_comparable = known.dataref is None and known.payload_sha256  # "": its record is gone
-        if is_comparable and known.payload_sha256 != digest:
-            # The contract says that a repeat is the same event: the first word stands.
-            log.warning(
-                "repeat_differs",
-                stream=item.entry.stream,
-                entry_id=item.entry.entry_id,
-                event_pk=known.event_pk,
-            )
     return event_pk
+
+
+def _count_repeat(connection: Connection, item: DecodedEntry) -> None:
+    known = connection.execute(
+        update(events)
+        .where(*_same_identity(item.event))
+        .values(seen=events.c.seen + 1)
+        .returning(events.c.event_pk, events.c.payload_sha256, events.c.dataref)
+    ).one()
+    is_comparable = known.dataref is None and known.payload_sha256  # "": its record is gone
+    if is_comparable and known.payload_sha256 != hashlib.sha256(item.event.data).hexdigest():
+        # The contract says that a repeat is the same event: the first word stands.
+        log.warning(
+            "repeat_differs",
+            stream=item.entry.stream,
+            entry_id=item.entry.entry_id,
+            event_pk=known.event_pk,
+        )
 
 
 def _insert_run(
@@ -386,11 +392,7 @@ def _insert_run(
     dispatch_by: datetime,
     new_id: Callable[[], str],
 ) -> RunTicket:
-    inputs = _freeze(defaults, event.domain, presentation)
-    scan_id: str | None = None
-    if event.scan is not None:
-        scan_id = str(event.scan.scan_id)
-        inputs = _insert_scan(connection, event_pk, event.scan, event.time, inputs, now)
+    inputs = _freeze(connection, event, defaults, presentation, now)
     ticket = RunTicket(
         run_id=new_id(),
         attempt=1,
@@ -402,7 +404,7 @@ def _insert_run(
         runs.insert().values(
             run_id=ticket.run_id,
             event_pk=event_pk,
-            scan_id=scan_id,
+            scan_id=str(event.scan.scan_id) if event.scan else None,
             kind="live" if replay_id is None else "replay",
             replay_id=replay_id,
             state=RunState.RECORDED.value,
@@ -416,7 +418,24 @@ def _insert_run(
     return ticket
 
 
-def _freeze(defaults: RunDefaults, domain: str | None, presentation: str | None) -> FrozenInputs:
+def _freeze(
+    connection: Connection,
+    event: Event,
+    defaults: RunDefaults,
+    presentation: str | None,
+    now: datetime,
+) -> FrozenInputs:
+    inputs = _defaults_of(defaults, event.domain, presentation)
+    if event.scan is None:
+        return inputs
+    finished_at = event.scan.finished_at or event.time or now
+    this = ThisScan(str(event.scan.scan_id), event.scan.domain, finished_at)
+    return with_earlier(connection, inputs, this)
+
+
+def _defaults_of(
+    defaults: RunDefaults, domain: str | None, presentation: str | None
+) -> FrozenInputs:
     return FrozenInputs(
         language=defaults.language_of(domain),
         rule_pack=defaults.rule_pack,
@@ -430,120 +449,75 @@ def _insert_scan(
     event_pk: int,
     scan: Scan,
     event_time: datetime | None,
-    inputs: FrozenInputs,
     now: datetime,
-) -> FrozenInputs:
-    """Write the scan and add to the frozen inputs what its report will be compared with.
+) -> ThisScan:
+    """Write the scan.
 
     A scan id that comes again in another event replaces the scan: the later word counts.
     """
-    scan_id = str(scan.scan_id)
-    finished_at = scan.finished_at or event_time or now
+    this = ThisScan(str(scan.scan_id), scan.domain, scan.finished_at or event_time or now)
     values = {
         "event_pk": event_pk,
-        "domain": scan.domain,
+        "domain": this.domain,
         "scan_mode": plain(scan.scan_mode, 64),
-        "finished_at": finished_at,
+        "finished_at": this.finished_at,
         "cookie_count": len(scan.cookies or ()),
         "score": None,
         "recorded_at": now,
     }
     connection.execute(
         insert(connection, scans)
-        .values(scan_id=scan_id, **values)
+        .values(scan_id=this.scan_id, **values)
         .on_conflict_do_update(index_elements=[scans.c.scan_id], set_=values)
     )
-    return _compared_with_earlier(connection, scan, finished_at, inputs)
+    return this
 
 
 def foresee_inputs(
     connection: Connection, event: Event, defaults: RunDefaults, now: datetime
 ) -> FrozenInputs:
     """What a run of this event would be frozen with, were it recorded now.  Writes nothing."""
-    inputs = _freeze(defaults, event.domain, None)
-    if event.scan is None:
-        return inputs
-    finished_at = event.scan.finished_at or event.time or now
-    return _compared_with_earlier(connection, event.scan, finished_at, inputs)
+    return _freeze(connection, event, defaults, None, now)
 
 
-def _compared_with_earlier(
-    connection: Connection, scan: Scan, finished_at: datetime, inputs: FrozenInputs
-) -> FrozenInputs:
-    earlier = (
-        select(
-            scans.c.scan_id,
-            scans.c.event_pk,
-            scans.c.finished_at,
-            scans.c.score,
-            events.c.payload.is_not(None).label("has_bytes"),
-        )
-        .join(events, events.c.event_pk == scans.c.event_pk)
-        .where(
-            scans.c.domain == scan.domain,
-            scans.c.finished_at < finished_at,
-            scans.c.scan_id != str(scan.scan_id),
-        )
-        .order_by(desc(scans.c.finished_at), scans.c.scan_id)
-    )
-    before = connection.execute(earlier.limit(HISTORY_POINTS)).all()
-    return msgspec.structs.replace(
-        inputs,
-        previous_scan_id=before[0].scan_id if before else None,
-        previous_event_pk=before[0].event_pk if before else None,
-        earlier=_comparable(connection, before, earlier),
-        history=tuple(
-            HistoryPoint(scan_id=row.scan_id, finished_at=row.finished_at, score=row.score)
-            for row in reversed(before)
-        ),
-    )
-
-
-def _comparable(
-    connection: Connection, before: Sequence[Any], earlier: Select[Any]
-) -> tuple[EarlierEvent, ...]:
-    """The last scan with a score, however many had none since, and the latest of those.
-
-    Some of them may not be judged yet: which can be trusted is for the judgement.  A
-    cleanup keeps the bytes of these; what it has deleted cannot be compared with.
-    """
-    since = list(itertools.takewhile(lambda row: row.score is None, before))
-    scored = before[len(since) : len(since) + 1]
-    if len(since) == HISTORY_POINTS:
-        scored = connection.execute(earlier.where(scans.c.score.is_not(None)).limit(1)).all()
-    return tuple(
-        EarlierEvent(row.scan_id, row.event_pk, row.finished_at)
-        for row in reversed([*since[:SCANS_SINCE], *scored])
-        if row.has_bytes
-    )
-
-
-def _recorded_but_never_dispatched(connection: Connection, item: DecodedEntry) -> list[RunTicket]:
-    """The run of an entry that came back because its listener died before dispatching.
+def _recorded_but_never_dispatched(
+    connection: Connection, repeats: Sequence[DecodedEntry]
+) -> list[RunTicket]:
+    """The runs of entries that came back because their listener died before dispatching.
 
     The attempt rises, so that ids are not reused should the dead listener have
     published a part.  A repeat published by the scanner is another entry and is left alone.
     """
-    rows = connection.execute(
-        update(runs)
-        .where(
-            runs.c.state == RunState.RECORDED.value,
-            runs.c.replay_id.is_(None),
-            runs.c.event_pk.in_(
-                select(events.c.event_pk).where(
-                    *_same_identity(item.event),
-                    events.c.stream == item.entry.stream,
-                    events.c.entry_id == item.entry.entry_id,
-                )
-            ),
+    undispatched = runs.c.state == RunState.RECORDED.value, runs.c.replay_id.is_(None)
+    found: dict[str, DecodedEntry] = {}
+    for item in repeats:
+        of_entry = (
+            select(runs.c.run_id)
+            .join(events, events.c.event_pk == runs.c.event_pk)
+            .where(
+                *undispatched,
+                *_same_identity(item.event),
+                events.c.stream == item.entry.stream,
+                events.c.entry_id == item.entry.entry_id,
+            )
         )
-        .values(attempt=runs.c.attempt + 1)
-        .returning(runs.c.run_id, runs.c.attempt, runs.c.formats)
-    ).mappings()
-    return [
-        ticket(row, needs_data=item.event.dataref is not None and not item.event.data)
-        for row in rows
-    ]
+        found |= dict.fromkeys(connection.execute(of_entry).scalars(), item)
+    tickets: list[RunTicket] = []
+    for run_id, item in sorted(found.items(), key=lambda pair: pair[0]):
+        row = (
+            connection.execute(
+                update(runs)
+                .where(runs.c.run_id == run_id, *undispatched)
+                .values(attempt=runs.c.attempt + 1)
+                .returning(runs.c.run_id, runs.c.attempt, runs.c.formats)
+            )
+            .mappings()
+            .one_or_none()
+        )
+        if row is not None:
+            needs_data = item.event.dataref is not None and not item.event.data
+            tickets.append(ticket(row, needs_data=needs_data))
+    return tickets
 
 
 def ticket(row: RowMapping | Mapping[str, Any], *, needs_data: bool) -> RunTicket:
@@ -555,6 +529,10 @@ def ticket(row: RowMapping | Mapping[str, Any], *, needs_data: bool) -> RunTicke
         needs_data=needs_data,
         is_replay=row.get("replay_id") is not None,
     )
+
+
+def _identity(event: Event) -> tuple[str, str]:
+    return event.source, event.event_id
 
 
 def _same_identity(event: Event) -> tuple[Any, Any]:

@@ -33,6 +33,27 @@ from schemas.errors import InvalidSettings, LedgerUnavailable
 BUSY_TIMEOUT_MS = 20_000
 """How long a SQLite writer waits for another one."""
 
+CONNECTIONS = 5
+"""Connections to PostgreSQL that one process holds at most, if nothing else is said."""
+
+_TALK = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""libpq would wait for a host that is cut off for as long as TCP does, which is a quarter of an
+hour, or for ever.  What the URL says instead counts."""
+
+_LET_GO = """
+SET idle_in_transaction_session_timeout = '60s';
+SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = '30s'
+"""
+"""The server's side of it: of a host that is cut off in mid-transaction the locks are let go.
+No transaction of ours waits so long between two statements."""
+
 _QUIET: dict[str, Any] = {"hide_parameters": True}
 """An error's text shows its statement, never the values: they are payloads and addresses."""
 
@@ -41,11 +62,13 @@ class Ledger:
     """Transactions on one database.
 
     The engine is made at first use and again after a fork: a connection shared
-    by two processes corrupts both.  Safe to share between threads.
+    by two processes corrupts both.  Safe to share between threads, of which as many
+    as there are ``connections`` to PostgreSQL are served at once, and the others wait.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, connections: int = CONNECTIONS) -> None:
         self.url = url
+        self._connections = connections
         # By process: a child leaves its parent's alone, since closing it would be a use.
         self._engines: dict[int, Engine] = {}
 
@@ -126,7 +149,7 @@ class Ledger:
         engine = self._engines.get(os.getpid())
         if engine is None:
             # atomic: of two threads both get the first one's, the other was never connected
-            engine = self._engines.setdefault(os.getpid(), _engine(self.url))
+            engine = self._engines.setdefault(os.getpid(), _engine(self.url, self._connections))
         return engine
 
 
@@ -140,19 +163,25 @@ def _known(config: Config) -> set[str]:
     return {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, connections: int) -> Engine:
     try:
         parsed = make_url(url)
         if "@" in (parsed.host or ""):  # the end of a password, about to be looked up as a name
             raise ValueError("an unescaped @")
         if parsed.get_backend_name() == "postgresql":
             make_conninfo(**dict.fromkeys(parsed.query, ""))  # refuses what libpq does not know
-            return create_engine(
+            engine = create_engine(
                 parsed.set(drivername="postgresql+psycopg"),
+                connect_args={
+                    name: value for name, value in _TALK.items() if name not in parsed.query
+                },
                 pool_pre_ping=True,
-                pool_size=5,
+                pool_size=connections,
+                max_overflow=0,
                 **_QUIET,
             )
+            event.listen(engine, "connect", _postgresql_connect)
+            return engine
         if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
             raise InvalidSettings(
                 f"DATABASE_URL ({parsed.drivername}:…) is neither sqlite:///FILE nor postgresql://…"
@@ -176,6 +205,11 @@ def _engine(url: str) -> Engine:
         raise LedgerUnavailable(f"ledger: cannot make its folder: {error}") from error
     event.listen(engine, "connect", _sqlite_connect)
     return engine
+
+
+def _postgresql_connect(connection: Any, _record: Any) -> None:
+    connection.execute(_LET_GO)
+    connection.commit()
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:

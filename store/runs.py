@@ -47,7 +47,7 @@ def mark_dispatched(
     Killed before this, a run stays ``recorded`` and the sweep publishes it again
     under the next attempt; the artifacts and deliveries of both are the same rows.
     """
-    for published in tickets:
+    for published in sorted(tickets, key=lambda published: published.run_id):
         connection.execute(
             update(runs)
             .where(
@@ -452,7 +452,8 @@ def claim_unfinished(
     waits behind a broken broker or a long queue is late, not poisonous.
 
     Killed after the commit and before publishing, they wait for the next
-    deadline.  ``WHERE attempt = ?`` lets one of two sweeps win.
+    deadline.  A run that somebody is changing just now is passed over: of two sweeps
+    one takes it, neither waits for the other, and a minute later there is the next.
     """
     overdue: tuple[ColumnElement[bool], ...] = (
         runs.c.state.in_(_UNSETTLED),
@@ -481,6 +482,7 @@ def claim_unfinished(
         .where(*overdue)
         .order_by(runs.c.deadline, runs.c.run_id)
         .limit(limit)
+        .with_for_update(of=runs, skip_locked=True)
     ).mappings()
     tickets: list[RunTicket] = []
     dead: list[str] = []

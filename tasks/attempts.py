@@ -9,6 +9,7 @@ import structlog
 from schemas.errors import BrokerUnavailable, TransientError
 from store import runs
 from store.deliveries import DeliveryTicket
+from store.earlier_scans import freeze_again
 from tasks.alerts import alert_dead_runs
 from tasks.notifications import start_deliveries
 from tasks.wiring import Wiring
@@ -24,6 +25,7 @@ def begin(parts: Wiring, run_id: str) -> bool:
     """
     with parts.ledger.write() as connection:
         begun = runs.begin_work(connection, run_id)
+        freeze_again(connection, run_id)  # for a run without formats: the body is all there is
     limit = parts.settings.render_max_tries
     if begun <= limit:
         return True

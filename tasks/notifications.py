@@ -51,6 +51,7 @@ from tasks import wiring
 from tasks.app import DELIVER, app
 from tasks.attaching import attach
 from tasks.holding import PAUSED, quiet_until
+from tasks.linking import with_links
 from tasks.pace import Destination, ahead_s, destination_of, find_turn, note_outcome
 from tasks.priorities import priorities_of
 from tasks.publishing import broker_faults
@@ -270,7 +271,7 @@ def _refusal(parts: Wiring, delivery: DueDelivery) -> str | None:
 
 def _send(parts: Wiring, taken: _Taken) -> Receipt:
     delivery = taken.delivery
-    news = delivery.notification
+    news = with_links(parts, delivery.notification)
     with parts.tracer.span(
         f"deliver {delivery.channel}", news.traceparent, SpanKind.CLIENT, **_ids(delivery)
     ) as span:

@@ -26,10 +26,11 @@ from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import InvalidEvent, NotFound, PermanentError, RenderFailed, TransientError
 from schemas.presentation import PLAIN, Presentation
 from schemas.reports import Format, Report
-from schemas.runs import Run, RunState
+from schemas.runs import FrozenInputs, Run, RunState
 from schemas.scans import decode_scan
 from schemas.settings import environment_name
 from store import runs
+from store.earlier_scans import freeze_again
 from store.presentations import load_presentation
 from tasks import wiring
 from tasks.app import RENDER_REPORT, app
@@ -39,7 +40,7 @@ from tasks.wiring import Wiring, frozen_pack
 
 log = structlog.get_logger("tasks.reports")
 
-_assessed: OrderedDict[tuple[str, str, str], Report] = OrderedDict()
+_assessed: OrderedDict[tuple[str, str, FrozenInputs], Report] = OrderedDict()
 """The last Reports of this process: the header tasks of one run need the same one."""
 
 ASSESSED_KEPT = 2
@@ -96,6 +97,7 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
     Raises NotFound for a run that was erased, be it meanwhile: nothing of it is left.
     """
     with parts.ledger.write() as connection:
+        freeze_again(connection, run_id)
         run = runs.load_run(connection, run_id)
         if run.superseded:
             return dict.fromkeys([name.value for name in formats], "superseded")
@@ -179,7 +181,7 @@ def assessed_report(parts: Wiring, run: Run) -> Report:
     Raises PermanentError where the scan cannot be judged, LedgerUnavailable.
     """
     check_data(run)
-    key = (run.run_id, run.data_sha256, run.inputs.language)
+    key = (run.run_id, run.data_sha256, run.inputs)
     if key in _assessed:
         _assessed.move_to_end(key)
         return _assessed[key]

@@ -133,7 +133,8 @@ def frozen_pack(parts: Wiring, inputs: FrozenInputs) -> RulePack:
 
 def wire(settings: Settings) -> Wiring:
     """The parts for these settings; nothing is opened yet."""
-    return Wiring(settings, Ledger(settings.ledger_url), ArtifactStore(settings.artifact_store_url))
+    ledger = Ledger(settings.ledger_url, settings.ledger_connections)
+    return Wiring(settings, ledger, ArtifactStore(settings.artifact_store_url))
 
 
 _settings: Settings | None = None

@@ -25,9 +25,10 @@ from cli.supervisor import Supervisor
 from schemas.settings import Settings, load_settings
 from store.deliveries import list_deliveries
 from store.events import list_dead_letters
-from store.ledger import Ledger
+from store.ledger import Ledger, open_ledger
 from store.runs import list_reports, list_runs
 from tasks.app import QUEUES
+from tests.postgresql import Cluster, run_cluster
 from tests.rabbitmq import SERVER, RabbitMQ
 from tests.redis_servers import Sentinels
 
@@ -108,6 +109,16 @@ class Service:
             if pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
+
+    def start_another(self, part: str, name: str, **own: str) -> None:
+        """One more process of a part, under a name of its own and with settings of its own."""
+        logs = self.folder / "logs"
+        parts = {one.name: one for one in service_parts(self.environment, 2, logs)}
+        environment = {**parts[part].environment, "SCANHERALD_CONSUMER_NAME": name, **own}
+        log_file = logs / f"{name}.log"
+        self.supervisor.start(
+            replace(parts[part], name=name, environment=environment, log_file=log_file)
+        )
 
     def redis(self) -> Any:
         """A client of the server."""
@@ -217,12 +228,39 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Debian's PostgreSQL, started for this test run, with one migrated database."""
+    with run_cluster() as running:
+        running.administer("CREATE DATABASE migrated")
+        with open_ledger(running.url("migrated")):
+            pass
+        yield running
+
+
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    """Nothing runs yet; whatever a test starts is stopped."""
+def on_postgresql(cluster: Cluster) -> Iterator[str]:
+    """The URL of a migrated, empty database."""
+    cluster.administer("CREATE DATABASE service TEMPLATE migrated")
+    try:
+        yield cluster.url("service")
+    finally:
+        cluster.administer("DROP DATABASE service WITH (FORCE)")
+
+
+@pytest.fixture
+def service(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """Nothing runs yet; whatever a test starts is stopped.
+
+    The ledger is a SQLite file, or by ``LEDGER=postgresql`` in the environment a
+    database: so every test of the service can be asked of either.
+    """
     with MailSink() as mails, HttpSink() as sink:
         running = Service(tmp_path, mails, sink)
-        Ledger(running.settings.ledger_url).migrate()
+        if os.environ.get("LEDGER", "sqlite") == "postgresql":
+            running.environment["DATABASE_URL"] = request.getfixturevalue("on_postgresql")
+        with open_ledger(running.settings.ledger_url):
+            pass  # migrated
         try:
             yield running
         finally:

@@ -17,7 +17,7 @@ from schemas.reports import Format, Severity
 from schemas.runs import DeadEntry, DecodedEntry, Entry, Run
 from store import chores, deliveries, erasing, events, retention, runs, tables, tries
 from store.deliveries import DeliveryTicket, Recipient
-from store.events import SCANS_SINCE
+from store.earlier_scans import SCANS_SINCE
 from store.figures import save_statistics
 from store.ledger import Ledger
 from store.named_scans import NamedScans

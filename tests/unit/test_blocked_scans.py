@@ -151,7 +151,7 @@ def test_after_a_long_outage_it_is_still_the_last_good_scan_that_counts(site: Si
 def test_a_run_recorded_before_there_were_several_is_judged_as_it_was(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.events._comparable", lambda *_: ())
+    monkeypatch.setattr("store.earlier_scans._comparable", lambda *_: ())
     site.scan(cookies=cookies(40), page_count=20)
     site.scan(**FAILED)
     report = site.report(site.record(**CHALLENGED))

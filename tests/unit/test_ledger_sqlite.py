@@ -182,9 +182,9 @@ def test_threads_that_come_first_together_share_one_engine(
     barrier = threading.Barrier(4)
     make = store.ledger._engine
 
-    def make_together(url: str) -> Any:
+    def make_together(url: str, connections: int) -> Any:
         barrier.wait(30)
-        return make(url)
+        return make(url, connections)
 
     monkeypatch.setattr(store.ledger, "_engine", make_together)
     fresh = Ledger(f"sqlite:///{path}")
