@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 LOCKED := --universal --generate-hashes --no-header --no-annotate
 
+IN_IMAGE := -c requirements.lock --extra apprise --extra flower --extra otel
+
 MINUTES ?= 5
 
 .PHONY: demo test test-full faults soak bench-render bench-peers check fmt lock docs pictures
@@ -39,7 +41,9 @@ check: $(READY)  ## lint, format, strict types, import direction, lock file
 	$(BIN)/lint-imports
 	$(BIN)/uv pip compile -q $(LOCKED) --extra dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q $(LOCKED) -c requirements.lock --extra bench pyproject.toml -o benchmarks/requirements.lock
-	git diff --exit-code --stat requirements.lock benchmarks/requirements.lock
+	$(BIN)/uv pip compile -q $(LOCKED) $(IN_IMAGE) pyproject.toml -o deploy/image/requirements.lock
+	$(BIN)/uv pip compile -q $(LOCKED) -c requirements.lock --group build -o deploy/image/build.lock
+	git diff --exit-code --stat '*.lock'
 
 fmt: $(READY)
 	$(BIN)/ruff format .
@@ -48,6 +52,8 @@ fmt: $(READY)
 lock: $(READY)  ## move every pin to the newest release
 	$(BIN)/uv pip compile -q --upgrade $(LOCKED) --extra dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --upgrade $(LOCKED) -c requirements.lock --extra bench pyproject.toml -o benchmarks/requirements.lock
+	$(BIN)/uv pip compile -q --upgrade $(LOCKED) $(IN_IMAGE) pyproject.toml -o deploy/image/requirements.lock
+	$(BIN)/uv pip compile -q --upgrade $(LOCKED) -c requirements.lock --group build -o deploy/image/build.lock
 
 pictures: $(READY)  ## take the pictures of docs/reports.md again; needs Chromium
 	$(BIN)/python -m docs.pictures
