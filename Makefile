@@ -34,7 +34,7 @@ bench-peers: $(READY)  ## the same beside other PDF libraries, which it installs
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r benchmarks/requirements.lock
 	$(BIN)/python -m benchmarks.render --peers
 
-check: $(READY)  ## lint, format, strict types, import direction, lock file
+check: $(READY)  ## lint, format, strict types, import direction, lock files, deployment files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -44,6 +44,9 @@ check: $(READY)  ## lint, format, strict types, import direction, lock file
 	$(BIN)/uv pip compile -q $(LOCKED) $(IN_IMAGE) pyproject.toml -o deploy/image/requirements.lock
 	$(BIN)/uv pip compile -q $(LOCKED) -c requirements.lock --group build -o deploy/image/build.lock
 	git diff --exit-code --stat '*.lock'
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/python deploy/kubernetes/validate.py
 
 fmt: $(READY)
 	$(BIN)/ruff format .
