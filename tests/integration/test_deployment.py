@@ -54,13 +54,12 @@ class Installation:
         self.heard: dict[str, socket.socket] = {}
 
     def make_secrets(self) -> None:
-        """By the shipped script; then the services' names become addresses."""
-        subprocess.run([ROOT / "deploy/compose/make-secrets", self.secrets], check=True)
-        for name, host in (("redis_url", "redis:6379"), ("database_url", "postgres:5432")):
-            path, port = self.secrets / name, self.ports[int(host.split(":")[1])]
-            url = path.read_text().replace(f"@{host}", f"@127.0.0.1:{port}")
-            path.unlink()
-            path.write_text(url)
+        """By the shipped script, told where the servers are."""
+        places = {"REDIS": 6379, "POSTGRES": 5432}
+        told = {name: f"127.0.0.1:{self.ports[port]}" for name, port in places.items()}
+        subprocess.run(
+            [ROOT / "deploy/make-secrets", self.secrets], env={**os.environ, **told}, check=True
+        )
 
     def here(self, text: str) -> str:
         """A word of the compose file, on this machine."""
@@ -85,7 +84,7 @@ class Installation:
             **given,
             "SCANHERALD_DATA_DIR": str(self.folder / "data"),
             "SCANHERALD_HEARTBEATS_DIR": str(own),
-            # as deploy/compose/dev.env has it
+            # as deploy/dev.env has it
             "SCANHERALD_SMTP_HOST": "127.0.0.1",
             "SCANHERALD_SMTP_PORT": str(self.mails.port),
             "SCANHERALD_SMTP_SECURITY": "none",

@@ -163,7 +163,7 @@ def test_every_variable_is_one_that_somebody_reads(part: Part) -> None:
 
 def test_every_variable_of_the_other_files_is_one_that_somebody_reads() -> None:
     image = re.findall(r"^(?:ENV| {4}) ?([A-Z_]+)=", (ROOT / "Dockerfile").read_text(), re.M)
-    dev = re.findall(r"^([A-Z_]+)=", (DEPLOY / "compose" / "dev.env").read_text(), re.M)
+    dev = re.findall(r"^([A-Z_]+)=", (DEPLOY / "dev.env").read_text(), re.M)
     assert "SCANHERALD_HEARTBEATS_DIR" in image
     known = OURS | OTHERS | {"PIP_DISABLE_PIP_VERSION_CHECK", "COMPOSE_PROFILES"}
     assert {*image, *dev} <= known, {*image, *dev} - known
@@ -228,10 +228,21 @@ def test_the_broker_keeps_what_it_is_given() -> None:
     assert "--maxmemory-policy noeviction" in command
 
 
+def file_variables() -> Iterator[str]:
+    """The paths of every secret that a part reads."""
+    for part in SHIPPED:
+        names = (name for name in part.environment if name.endswith(("_FILE", "_CONF")))
+        yield from (part.environment[name] for name in names)
+
+
 def test_secrets_are_files_and_the_script_makes_each_of_them() -> None:
-    script = (DEPLOY / "compose" / "make-secrets").read_text()
+    script = (DEPLOY / "make-secrets").read_text()
     made = set(re.findall(r"\| make (\w+)", script))
-    assert made == set(COMPOSE["secrets"])
+    asked = set(COMPOSE["secrets"])
+    asked |= {value.rpartition("/")[2] for value in file_variables()}
+    for thing in of_kind("TriggerAuthentication"):
+        asked |= {it["key"] for it in thing["spec"]["secretTargetRef"]}
+    assert asked == made
     for service in COMPOSE["services"].values():
         for name, value in service.get("environment", {}).items():
             assert not re.search(r"password|secret|_key", str(value), re.I) or "/run/" in value, (
