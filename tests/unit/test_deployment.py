@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import runpy
@@ -14,7 +15,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from celery.signals import worker_ready
 from kombu.transport.redis import Channel
+from structlog.testing import capture_logs
 from typer.main import get_command
 
 from cli.main import app as command_line
@@ -29,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 VALIDATOR = runpy.run_path(str(DEPLOY / "kubernetes" / "validate.py"))
+APP = importlib.import_module("tasks.app")  # `tasks.app` is the application itself
 OURS = {environment_name(field) for field in Settings.model_fields}
 OTHERS = {
     "FLOWER_CONF",  # Flower's own
@@ -200,6 +204,16 @@ def test_a_worker_typed_by_hand_starts_a_soft_stop(
         with pytest.raises(SystemExit):
             runpy.run_path(str(ROOT / script), run_name="__main__")
     assert seen == ["SIGQUIT"]
+
+
+@pytest.mark.parametrize(("remapped", "says"), [("SIGQUIT", 0), (None, 1), ("", 1)])
+def test_a_worker_of_celerys_own_command_says_that_it_would_wait_for_every_task(
+    remapped: str | None, says: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(APP, "REMAP_SIGTERM", remapped)
+    with capture_logs() as logs:
+        worker_ready.send(sender=None)
+    assert [log["event"] for log in logs] == ["sigterm_waits_for_every_task"] * says
 
 
 @pytest.mark.parametrize("where", ["compose", "systemd", "kubernetes"])
