@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -221,6 +222,20 @@ def test_every_queue_has_its_worker(where: str) -> None:
     workers = [parsed(p.arguments) for p in SHIPPED if (p.where, p.name[:6]) == (where, "worker")]
     served = [name for worker in workers for given in worker["queue"] for name in given.split(",")]
     assert sorted(served) == sorted(QUEUES)
+
+
+def test_the_build_is_given_what_the_wheel_is_made_of_and_nothing_else() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    let_through = {line[1:] for line in ignored if line.startswith("!")}
+    assert let_through == {
+        *packages,
+        "pyproject.toml",
+        project["project"]["readme"],
+        "deploy/image",
+    }
+    assert "*" in ignored
 
 
 def test_every_service_is_bounded_watched_and_owns_nothing() -> None:
