@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 LOCKED := --universal --generate-hashes --no-header --no-annotate
 
+IN_IMAGE := -c requirements.lock --extra apprise --extra flower --extra otel
+
 MINUTES ?= 5
 LEDGER ?= sqlite
 
@@ -33,14 +35,19 @@ bench-peers: $(READY)  ## the same beside other PDF libraries, which it installs
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r benchmarks/requirements.lock
 	$(BIN)/python -m benchmarks.render --peers
 
-check: $(READY)  ## lint, format, strict types, import direction, lock file
+check: $(READY)  ## lint, format, strict types, import direction, lock files, deployment files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/uv pip compile -q $(LOCKED) --extra dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q $(LOCKED) -c requirements.lock --extra bench pyproject.toml -o benchmarks/requirements.lock
-	git diff --exit-code --stat requirements.lock benchmarks/requirements.lock
+	$(BIN)/uv pip compile -q $(LOCKED) $(IN_IMAGE) pyproject.toml -o deploy/image/requirements.lock
+	$(BIN)/uv pip compile -q $(LOCKED) -c requirements.lock --group build -o deploy/image/build.lock
+	git diff --exit-code --stat '*.lock'
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/python deploy/kubernetes/validate.py
 
 fmt: $(READY)
 	$(BIN)/ruff format .
@@ -49,6 +56,8 @@ fmt: $(READY)
 lock: $(READY)  ## move every pin to the newest release
 	$(BIN)/uv pip compile -q --upgrade $(LOCKED) --extra dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --upgrade $(LOCKED) -c requirements.lock --extra bench pyproject.toml -o benchmarks/requirements.lock
+	$(BIN)/uv pip compile -q --upgrade $(LOCKED) $(IN_IMAGE) pyproject.toml -o deploy/image/requirements.lock
+	$(BIN)/uv pip compile -q --upgrade $(LOCKED) -c requirements.lock --group build -o deploy/image/build.lock
 
 pictures: $(READY)  ## take the pictures of docs/reports.md again; needs Chromium
 	$(BIN)/python -m docs.pictures

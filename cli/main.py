@@ -24,6 +24,7 @@ from cli import (
     flower,
     health,
     metrics,
+    migrate,
     records,
     rejudge,
     render,
@@ -89,6 +90,7 @@ app.command("flower", epilog="Example: scanherald flower --port 5555 --read-only
     flower.flower_command
 )
 app.command("top", epilog="Example: scanherald top --interval 5")(top.top_command)
+app.command("migrate", epilog="Example: scanherald migrate")(migrate.migrate_command)
 app.command("replay", epilog="Example: scanherald replay --from 7d --domain '*.de' --dry-run")(
     replay.replay_command
 )

@@ -31,6 +31,7 @@ def metrics_command(
     from listener.serving import served
     from tasks import wiring
     from tasks.logs import configure_logs
+    from tasks.sd_notify import notify
 
     settings = load_settings()
     configure_logs(settings)
@@ -44,6 +45,7 @@ def metrics_command(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         with served(registry_for(parts), host, port) as bound:
+            notify(settings.notify_socket, "READY=1")
             name = f"[{host}]" if ":" in host else host
             Console(stderr=True, highlight=False).print(
                 f"Metrics on http://{name}:{bound}/metrics. Stop with Ctrl-C.", soft_wrap=True

@@ -100,7 +100,7 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     wiring.use(settings)
     _ = wiring.current().run_defaults  # as in the listener: a worker records what it fetches
     check_templates(settings.templates_dir)
-    _migrate_patiently(wiring.current().ledger)
+    migrate_patiently(wiring.current().ledger)
     if "notifications" in queues:  # others may have been given no key
         _look_at_addresses(wiring.current())
     wiring.current().close()
@@ -151,7 +151,7 @@ def _check_known(option: str, given: Sequence[str], known: Sequence[str]) -> Non
             raise InvalidSettings(f"{option} {name!r} is not one of: {', '.join(known)}")
 
 
-def _migrate_patiently(ledger: Ledger) -> None:
+def migrate_patiently(ledger: Ledger) -> None:
     """Wait for a ledger that is away, as for a broker; say so once."""
 
     def say_once(state: RetryCallState) -> None:

@@ -480,6 +480,12 @@ class Settings(BaseSettings):
         "degraded, s.",
     )
 
+    notify_socket: str | None = Field(
+        None,
+        validation_alias=_url("NOTIFY_SOCKET"),
+        description="Where systemd hears from a part that a unit of Type=notify runs; set by it.",
+    )
+
     # Fault tests
     crash_dir: Path | None = Field(
         None,

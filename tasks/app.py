@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
+from billiard.common import REMAP_SIGTERM
 from celery import Celery
 from celery.app import backends
-from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
+from celery.signals import (
+    setup_logging,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
 from kombu import Queue
 
 from schemas.settings import Settings
@@ -19,6 +26,8 @@ from tasks.engines import engine_settings
 from tasks.logs import configure_logs
 from tasks.priorities import priorities_of
 from tasks.schedule import beat_schedule
+
+log = structlog.get_logger("tasks.app")
 
 RENDER_REPORT = "scanherald.render_report"
 FINISH_RUN = "scanherald.finish_run"
@@ -150,6 +159,19 @@ def publish_only() -> None:
 @setup_logging.connect
 def _our_logs_only(**_: Any) -> None:
     configure_logs(wiring.settings())
+
+
+@worker_ready.connect
+def _say_how_it_stops(**_: Any) -> None:
+    """Of ``celery -A tasks worker``: Celery has read the variable before it reads us.
+
+    ``scanherald worker`` sets it, and so does everything in deploy/.
+    """
+    if REMAP_SIGTERM != "SIGQUIT":
+        log.warning(
+            "sigterm_waits_for_every_task",
+            do="start this worker with REMAP_SIGTERM=SIGQUIT in its environment",
+        )
 
 
 @worker_process_shutdown.connect

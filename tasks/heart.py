@@ -2,6 +2,7 @@
 
 To be called by the loop that does the work and by nothing else.  It must never
 stop that loop: a disk that is full, or a Redis that is away, is logged once.
+Under systemd the same beats make the part ready and feed its watchdog.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from store.heartbeats import (
     write_heartbeat,
 )
 from tasks.presence import Presence
+from tasks.sd_notify import notify
 
 log = structlog.get_logger("tasks.heart")
 
@@ -56,6 +58,8 @@ class Heart:
         )
         self._write_at = self._note_at = monotonic()
         self._has_failed = False
+        self._notify_socket = settings.notify_socket
+        self._is_unheard = False
         try:
             clear_up(self._folder, part, clock())
         except OSError as error:
@@ -80,6 +84,12 @@ class Heart:
             self._has_failed = False
         except OSError as error:
             self._say_once(error)
+        self._notify(
+            "READY=1",
+            "WATCHDOG=1",
+            f"WATCHDOG_USEC={int(holds_s * 1_000_000)}",
+            f"STATUS={'Works' if waits_for is None else f'Waits for {waits_for}'}",
+        )
         if now >= self._note_at and waits_for is None:
             self._note(now)
 
@@ -87,12 +97,22 @@ class Heart:
         """The process stops as it should: nobody is to miss it."""
         if os.getpid() != self._pid:
             return
+        self._notify("STOPPING=1")
         try:
             remove_heartbeat(self._folder, self._last)
             self._presence.forget(self._last.part, self._last.host, self._pid)
         except (OSError, StreamUnavailable) as error:
             log.info("heartbeat_left_behind", error=str(error))
         self._presence.close()
+
+    def _notify(self, *words: str) -> None:
+        """The watchdog holds this loop to its own word: a long migration or task is announced."""
+        try:
+            notify(self._notify_socket, *words)
+        except OSError as error:
+            if not self._is_unheard:
+                log.error("systemd_not_notified", error=str(error))
+            self._is_unheard = True
 
     def _note(self, now: float) -> None:
         try:

@@ -19,6 +19,7 @@ from cli.output import cell
 from schemas.notifications import ChannelAddress, ChannelKind
 from schemas.runs import DeadEntry, Entry
 from store.events import record_dead
+from store.ledger import Ledger
 from store.runs import settle_dead
 from store.subscribers import list_subscribers
 from tasks import app as celery_app
@@ -65,6 +66,7 @@ COMMANDS = (
     ("cleanup",),
     ("erase",),
     ("metrics",),
+    ("migrate",),
     ("top",),
     ("flower",),
     ("health",),
@@ -463,6 +465,19 @@ def test_a_killed_beats_pid_file_does_not_keep_the_next_from_starting(
     run("beat")
     assert not pid_file.exists()
     assert started[0] == ["beat", "--loglevel=INFO", f"--pidfile={pid_file}"]
+
+
+def test_migrate_makes_a_ledger_of_this_release_and_may_be_repeated(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SCANHERALD_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("tasks.logs.configure_logs", lambda _: None)  # of the whole process
+    said = run("migrate")
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
+    revision, newest = ledger.revisions()
+    ledger.close()
+    assert revision == newest
+    assert said == f"The ledger is at revision {newest}.\n" == run("migrate")
 
 
 def give_up(parts: Any, *run_ids: str) -> None:

@@ -27,7 +27,7 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_five_urls_and_tracing_have_their_usual_names_and_the_rest_our_prefix() -> None:
     usual = {name for name in NAMES.values() if not name.startswith("SCANHERALD_")}
-    assert usual == URLS | OPENTELEMETRYS
+    assert usual == URLS | OPENTELEMETRYS | {"NOTIFY_SOCKET"}
     assert NAMES["batch_entries"] == "SCANHERALD_BATCH_ENTRIES"
 
 
