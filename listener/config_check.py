@@ -15,17 +15,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import redis
 from amqp.exceptions import AMQPError
 from kombu import Connection as Broker
 from kombu.exceptions import KombuError
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 from sqlalchemy import func, select
 
 from channels.operator_templates import check_templates
@@ -49,11 +45,13 @@ from store.secrets import KEY_FILE as ENCRYPTION_KEY
 from store.secrets import SecretBox, known_keys
 from store.signing_keys import KEY_FILE as SIGNING_KEY
 from store.signing_keys import check_signing_key
+from tasks.engines import engine_settings
+from tasks.redis_server import open_client
 from tasks.wiring import Wiring
 
 CLOCK_TOLERANCE_S = 5.0
 
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -165,13 +163,7 @@ def unknown_variables(environment: Mapping[str, str]) -> Iterator[tuple[str, str
 def check_redis_url(settings: Settings, field: str, url: str) -> PartHealth:
     """A Redis or Valkey: its answer, its clock beside ours, and whether it keeps what it has."""
     timeout_s = PATIENCE * settings.health_timeout_s
-    client: Any = redis.Redis.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
+    client = open_client(url, timeout_s=timeout_s, connect_s=timeout_s)
     before = time.time()
     try:
         seconds, micros = client.time()
@@ -208,7 +200,12 @@ def check_celery_url(settings: Settings, field: str, url: str) -> PartHealth:
             f"{url.split(':', 1)[0]}: is not tried, and chords are tested with Redis alone",
             "use a redis:// result backend",
         )
-    with Broker(url, connect_timeout=PATIENCE * settings.health_timeout_s) as broker:
+    engine = engine_settings(settings)
+    with Broker(
+        engine["broker_url"],
+        ssl=engine.get("broker_use_ssl") or False,
+        connect_timeout=PATIENCE * settings.health_timeout_s,
+    ) as broker:
         broker.connect()
         return PartHealth(field, State.HEALTHY, f"{broker.transport.driver_type} broker answers")
 
