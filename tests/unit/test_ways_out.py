@@ -41,6 +41,7 @@ TAKEN = {
     "channels/slack.py": {"httpx", "slack_sdk"},  # reads URLs; builds blocks
     # to what the operator set
     "channels/smtp.py": {"smtplib", "ssl"},
+    "listener/config_check.py": {"socket"},  # does the collector of traces listen?
     "store/artifacts.py": {"obstore"},
     "tasks/fetch.py": {"obstore"},
     # on this machine
@@ -48,6 +49,10 @@ TAKEN = {
     "cli/processes.py": {"socket"},
     "cli/sinks.py": {"aiosmtpd", "http.server", "socket", "ssl"},
     "cli/supervisor.py": {"subprocess"},
+    "tasks/sd_notify.py": {"socket"},  # a datagram to systemd
+    # only for the names of errors and of verification
+    "listener/unreachable.py": {"socket", "ssl"},
+    "tasks/engines.py": {"ssl"},
     # only to know this machine's name
     "listener/health.py": {"socket"},
     "store/heartbeats.py": {"socket"},
