@@ -35,8 +35,8 @@ from cli import (
     why,
 )
 from cli.output import cell
+from cli.settings import load_settings
 from schemas.errors import PermanentError, ScanheraldError
-from schemas.settings import load_settings
 
 app = typer.Typer(
     no_args_is_help=True,
