@@ -397,6 +397,7 @@ def _insert_run(
         formats=formats,
         needs_data=event.dataref is not None,
         is_replay=replay_id is not None,
+        data_bytes=len(event.data),
     )
     connection.execute(
         runs.insert().values(

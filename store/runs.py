@@ -159,6 +159,19 @@ class RenderStart:
     poisoned: tuple[Format, ...]
 
 
+def has_unended_start(connection: Connection, run: Run, formats: Sequence[Format]) -> bool:
+    """Whether this run started to render one of these formats and never said how it ended."""
+    begun = select(reports.c.format).where(
+        reports.c.scan_id == run.scan_id,
+        reports.c.language == run.inputs.language,
+        reports.c.format.in_([name.value for name in formats]),
+        reports.c.run_id == run.run_id,
+        reports.c.status == "pending",
+        reports.c.tries > 0,
+    )
+    return connection.execute(begun).first() is not None
+
+
 def start_rendering(
     connection: Connection,
     run: Run,

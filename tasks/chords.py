@@ -8,7 +8,7 @@ replay asks to wait behind live ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from celery import chord
@@ -18,6 +18,7 @@ from celery.signals import after_task_publish
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.reports import Format
 from schemas.runs import RunTicket
+from tasks import wiring
 from tasks.app import FETCH_DATA, FINISH_RUN, NOTE_CHORD_ERROR, RENDER_REPORT, app
 from tasks.priorities import priorities_of
 from tasks.publishing import broker_faults
@@ -39,15 +40,22 @@ def dispatch(tickets: Iterable[RunTicket]) -> None:
             _dispatch_one(ticket)
 
 
-def header_sets(formats: Iterable[Format]) -> list[tuple[Format, ...]]:
-    """How a run's formats are shared out among header tasks: one each."""
-    return [(name,) for name in formats]
+def header_sets(ticket: RunTicket, together_bytes: int) -> list[tuple[Format, ...]]:
+    """How a run's formats are shared out among header tasks.
+
+    All in one for a scan of at most ``together_bytes``, for there a task costs more
+    than a light format does.  One each for a larger scan, whose formats are sooner
+    there so, and for every attempt after the first, which some format may have broken.
+    """
+    if ticket.attempt == 1 and 0 < ticket.data_bytes <= together_bytes:
+        return [ticket.formats]
+    return [(name,) for name in ticket.formats]
 
 
-def task_ids(run_id: str, attempt: int, formats: Iterable[str]) -> list[str]:
+def task_ids(run_id: str, attempt: int, formats: Sequence[str]) -> list[str]:
     """Every id under which a task of this attempt may have been published."""
-    headers = ("+".join(names) for names in header_sets(Format(name) for name in formats))
-    return [f"{run_id}:{part}:a{attempt}" for part in (FETCH, FINISH, *headers)]
+    headers = dict.fromkeys((*formats, "+".join(formats)))
+    return [f"{run_id}:{part}:a{attempt}" for part in (FETCH, FINISH, *headers) if part]
 
 
 def _dispatch_one(ticket: RunTicket) -> None:
@@ -58,12 +66,10 @@ def _dispatch_one(ticket: RunTicket) -> None:
     if not ticket.formats:
         body.apply_async(([],))
         return
-    body.link_error(
-        app.signature(
-            NOTE_CHORD_ERROR,
-            kwargs={"run_id": ticket.run_id, "attempt": ticket.attempt},
-            priority=_priority(ticket),
-        )
+    broken = app.signature(
+        NOTE_CHORD_ERROR,
+        kwargs={"run_id": ticket.run_id, "attempt": ticket.attempt},
+        priority=_priority(ticket),
     )
     header = [
         _signature(
@@ -72,8 +78,16 @@ def _dispatch_one(ticket: RunTicket) -> None:
             "+".join(formats),
             formats=[name.value for name in formats],
         )
-        for formats in header_sets(ticket.formats)
+        for formats in header_sets(ticket, wiring.settings().together_bytes)
     ]
+    if len(header) == 1:
+        # Nothing to wait for: the body is the one task's callback, published before that is
+        # acknowledged, and nothing of it is kept in the result store.
+        header[0].link(body)
+        header[0].link_error(broken)
+        header[0].apply_async()
+        return
+    body.link_error(broken)
     chord(header, app=app).apply_async((), {"body": body}, task_id=body.options["task_id"])
 
 
