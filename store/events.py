@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 import msgspec
 import structlog
 from sqlalchemy import Connection, RowMapping, Select, delete, desc, func, select, update
+from sqlalchemy.sql.dml import ReturningInsert
 
 from schemas.events import Event, EventType
 from schemas.presentation import PLAIN, Presentation
@@ -33,7 +35,7 @@ from schemas.runs import (
     RunTicket,
 )
 from schemas.scans import Scan
-from store.ledger import insert, pack, plain, unpack
+from store.ledger import Insert, insert, insert_for, pack, plain, unpack
 from store.presentations import ensure_presentation
 from store.tables import events, runs, scans
 
@@ -326,34 +328,52 @@ def count_outcomes(connection: Connection) -> dict[str, int]:
     return dict(rows.all())
 
 
+# Built once: to build a statement takes longer than to run it.
+_RUN_INSERT = runs.insert()
+
+
+@cache
+def _event_insert(dialect: str) -> ReturningInsert[Any]:
+    """A new event, whose key is returned; nothing for one that is known."""
+    return insert_for(dialect, events).on_conflict_do_nothing().returning(events.c.event_pk)
+
+
+@cache
+def _scan_upsert(dialect: str) -> Insert:
+    statement = insert_for(dialect, scans)
+    replaced = ("event_pk", "domain", "scan_mode", "finished_at", "cookie_count", "score",
+                "recorded_at")  # fmt: skip
+    return statement.on_conflict_do_update(
+        index_elements=[scans.c.scan_id],
+        set_={name: statement.excluded[name] for name in replaced},
+    )
+
+
 def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> int | None:
     """The new event's key, or None for a repeat, which is counted."""
     event = item.event
     digest = hashlib.sha256(event.data).hexdigest()
-    statement = (
-        insert(connection, events)
-        .values(
-            source=event.source,
-            event_id=event.event_id,
-            stream=item.entry.stream,
-            entry_id=item.entry.entry_id,
-            type=event.type.value,
-            subject=event.domain,
-            user_id=event.userid,
-            occurred_at=(event.scan.finished_at if event.scan else None) or event.time or now,
-            traceparent=event.traceparent,
-            dataref=plain(event.dataref, 8192),
-            payload=pack(event.data) if event.data else None,
-            payload_size=len(event.data),
-            payload_sha256=digest,
-            outcome="pending",
-            seen=1,
-            recorded_at=now,
-        )
-        .on_conflict_do_nothing()
-        .returning(events.c.event_pk)
-    )
-    event_pk: int | None = connection.execute(statement).scalar_one_or_none()
+    event_pk: int | None = connection.execute(
+        _event_insert(connection.dialect.name),
+        {
+            "source": event.source,
+            "event_id": event.event_id,
+            "stream": item.entry.stream,
+            "entry_id": item.entry.entry_id,
+            "type": event.type.value,
+            "subject": event.domain,
+            "user_id": event.userid,
+            "occurred_at": (event.scan.finished_at if event.scan else None) or event.time or now,
+            "traceparent": event.traceparent,
+            "dataref": plain(event.dataref, 8192),
+            "payload": pack(event.data) if event.data else None,
+            "payload_size": len(event.data),
+            "payload_sha256": digest,
+            "outcome": "pending",
+            "seen": 1,
+            "recorded_at": now,
+        },
+    ).scalar_one_or_none()
     if event_pk is None:
         known = connection.execute(
             update(events)
@@ -400,19 +420,20 @@ def _insert_run(
         data_bytes=len(event.data),
     )
     connection.execute(
-        runs.insert().values(
-            run_id=ticket.run_id,
-            event_pk=event_pk,
-            scan_id=scan_id,
-            kind="live" if replay_id is None else "replay",
-            replay_id=replay_id,
-            state=RunState.RECORDED.value,
-            attempt=ticket.attempt,
-            deadline=dispatch_by,
-            formats=list(ticket.formats),
-            inputs=msgspec.to_builtins(inputs),
-            created_at=now,
-        )
+        _RUN_INSERT,
+        {
+            "run_id": ticket.run_id,
+            "event_pk": event_pk,
+            "scan_id": scan_id,
+            "kind": "live" if replay_id is None else "replay",
+            "replay_id": replay_id,
+            "state": RunState.RECORDED.value,
+            "attempt": ticket.attempt,
+            "deadline": dispatch_by,
+            "formats": list(ticket.formats),
+            "inputs": msgspec.to_builtins(inputs),
+            "created_at": now,
+        },
     )
     return ticket
 
@@ -449,11 +470,7 @@ def _insert_scan(
         "score": None,
         "recorded_at": now,
     }
-    connection.execute(
-        insert(connection, scans)
-        .values(scan_id=scan_id, **values)
-        .on_conflict_do_update(index_elements=[scans.c.scan_id], set_=values)
-    )
+    connection.execute(_scan_upsert(connection.dialect.name), {"scan_id": scan_id, **values})
     return _compared_with_earlier(connection, scan, finished_at, inputs)
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Connection,
     RowMapping,
     and_,
+    bindparam,
     case,
     desc,
     exists,
@@ -47,16 +48,23 @@ def mark_dispatched(
     Killed before this, a run stays ``recorded`` and the sweep publishes it again
     under the next attempt; the artifacts and deliveries of both are the same rows.
     """
-    for published in tickets:
-        connection.execute(
-            update(runs)
-            .where(
-                runs.c.run_id == published.run_id,
-                runs.c.attempt == published.attempt,
-                runs.c.state == RunState.RECORDED.value,
-            )
-            .values(state=RunState.DISPATCHED.value, deadline=deadline)
-        )
+    given = [
+        {"of_run": ticket.run_id, "of_attempt": ticket.attempt, "next_deadline": deadline}
+        for ticket in tickets
+    ]
+    if given:
+        connection.execute(_MARK_DISPATCHED, given)
+
+
+_MARK_DISPATCHED = (
+    update(runs)
+    .where(
+        runs.c.run_id == bindparam("of_run"),
+        runs.c.attempt == bindparam("of_attempt"),
+        runs.c.state == RunState.RECORDED.value,
+    )
+    .values(state=RunState.DISPATCHED.value, deadline=bindparam("next_deadline"))
+)
 
 
 def load_run(connection: Connection, run_id: str) -> Run:
