@@ -54,8 +54,11 @@ class Party(StrEnum):
     UNKNOWN = "unknown"
 
 
-class _Model(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all parts: immutable, keyword-only."""
+class _Model(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Base of all parts: immutable, keyword-only.
+
+    Nothing in one can lead back to it, so the garbage collector need not look at any.
+    """
 
 
 class Identity(_Model, frozen=True):

@@ -30,8 +30,11 @@ Domain = Annotated[str, msgspec.Meta(min_length=1, max_length=253, pattern=NO_CO
 """The scanned host: at most 253 characters as in DNS, none of them a control character."""
 
 
-class Cookie(msgspec.Struct, frozen=True, kw_only=True):
-    """One cookie as the scanner reported it."""
+class Cookie(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One cookie as the scanner reported it.
+
+    Not looked at by the garbage collector, which took as long as decoding: it cannot be in a cycle.
+    """
 
     name: str = ""
     domain: str | None = None

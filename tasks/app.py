@@ -6,10 +6,16 @@ the configuration, because ``celery -A tasks`` gives us no earlier moment.
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
+from celery.signals import (
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_shutdown,
+)
 from kombu import Queue
 
 from schemas.settings import Settings
@@ -163,6 +169,12 @@ def publish_only() -> None:
 @setup_logging.connect
 def _our_logs_only(**_: Any) -> None:
     configure_logs(wiring.settings())
+
+
+@worker_process_init.connect
+def _leave_code_alone(**_: Any) -> None:
+    """In a pool process: what was loaded before the fork stays, so no collection looks at it."""
+    gc.freeze()
 
 
 @worker_process_shutdown.connect
