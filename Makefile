@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PEERS := .venv/.peers
 LOCKED := --universal --generate-hashes --no-header --no-annotate
 
 MINUTES ?= 5
 
-.PHONY: demo test test-full faults soak bench-render bench-peers check fmt lock docs pictures
+.PHONY: demo test test-full faults soak bench bench-full bench-render bench-peers check fmt lock docs pictures
 
 demo: $(READY)  ## the main job on eleven real scans, with everything embedded
 	$(BIN)/scanherald demo
@@ -25,11 +26,17 @@ faults: $(READY)  ## kill -9 everywhere; prints a line per fault test
 soak: $(READY)  ## MINUTES of steady load with random kills of everything, then an audit
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
+bench: $(PEERS)  ## speed beside floors, peers and a naive service, as ratios of one run; PARTS=intake,growth
+	$(BIN)/python -m benchmarks.bench --json bench.json --markdown bench.md $(if $(PARTS),--parts $(PARTS))
+
+bench-full: $(PEERS)  ## the same with large sizes, then the renderers with their slow peers
+	$(BIN)/python -m benchmarks.bench --full --json bench.json --markdown bench.md $(if $(PARTS),--parts $(PARTS))
+	$(BIN)/python -m benchmarks.render --peers
+
 bench-render: $(READY)  ## the renderers beside their floors, as ratios of one run
 	$(BIN)/python -m benchmarks.render
 
-bench-peers: $(READY)  ## the same beside other PDF libraries, which it installs first
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r benchmarks/requirements.lock
+bench-peers: $(PEERS)  ## the same beside other PDF libraries, which it installs first
 	$(BIN)/python -m benchmarks.render --peers
 
 check: $(READY)  ## lint, format, strict types, import direction, lock file
@@ -54,6 +61,10 @@ pictures: $(READY)  ## take the pictures of docs/reports.md again; needs Chromiu
 
 docs: $(READY)  ## write the generated pages again
 	$(BIN)/python -m docs.generate
+
+$(PEERS): $(READY) benchmarks/requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r benchmarks/requirements.lock
+	@touch $(PEERS)
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

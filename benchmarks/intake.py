@@ -64,7 +64,7 @@ def measure_intake(kind: str, *, rounds: int, count: int) -> list[Figure]:
         wiring.use(made.settings)
         publish_only()
         ours.conf.update(broker_url=made.url, result_backend=made.url)
-        bench = _Bench(made)
+        bench = Bench(made)
         contestants = {
             "listener": Contestant(bench.listen),
             "intake alone": Contestant(bench.take_in),
@@ -90,7 +90,7 @@ def measure_intake(kind: str, *, rounds: int, count: int) -> list[Figure]:
 
 
 def _figures(
-    kind: str, found: dict[str, Contestant], bench: _Bench, events: int, count: int
+    kind: str, found: dict[str, Contestant], bench: Bench, events: int, count: int
 ) -> list[Figure]:
     part = f"intake, {kind}"
     rates = {name: one.rate(count) for name, one in found.items()}
@@ -125,7 +125,7 @@ def _figures(
     ]  # fmt: skip
 
 
-class _Bench:
+class Bench:
     """Everybody's turn, on one server."""
 
     def __init__(self, made: Service) -> None:
