@@ -1,4 +1,4 @@
-"""No-op fan-ins by taskiq, without a chord: the last header task to count itself starts the body."""
+"""No-op fan-ins by taskiq, without a chord: the last header task starts the body."""
 
 from __future__ import annotations
 
