@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
+from kombu.exceptions import OperationalError
 
-from schemas.errors import ArtifactsUnavailable
+from schemas.errors import ArtifactsUnavailable, BrokerUnavailable
 from schemas.reports import DEFAULT_FORMATS, Format
 from schemas.runs import RunTicket
-from tasks import finish, reports
+from tasks import chords, finish, reports
 from tasks.chords import header_sets, task_ids
 from tasks.finish import finish_run
 from tasks.reports import render_formats, render_report
@@ -163,3 +165,27 @@ def test_a_body_is_counted_when_it_comes_back_and_given_up_in_the_end(
     (ended,) = rows(parts, "runs")
     assert ended["state"] == "dead"
     assert "poison" in ended["last_error"]
+
+
+def test_messages_whose_batch_failed_are_published_one_by_one(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[str] = []
+
+    def publish(self: Any, **options: Any) -> None:
+        if "producer" in options:
+            raise OperationalError("the connection was dead")
+        published.append(self.options["task_id"])
+
+    monkeypatch.setattr(chords.Signature, "apply_async", publish)
+    chords.dispatch([replace(ticket(1, 10), run_id=name) for name in ("a", "b")])
+    assert published == ["a:pdf+html+json+csv:a1", "b:pdf+html+json+csv:a1"]
+
+
+def test_a_broker_that_stays_away_is_told(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def publish(*_: Any, **__: Any) -> None:
+        raise OperationalError("away")
+
+    monkeypatch.setattr(chords.Signature, "apply_async", publish)
+    with pytest.raises(BrokerUnavailable):
+        chords.dispatch([ticket(1, 10)])
