@@ -54,11 +54,9 @@ class Party(StrEnum):
     UNKNOWN = "unknown"
 
 
+# None can lead back to itself, so the garbage collector need not look at any.
 class _Model(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Base of all parts: immutable, keyword-only.
-
-    Nothing in one can lead back to it, so the garbage collector need not look at any.
-    """
+    """Base of all parts: immutable, keyword-only."""
 
 
 class Identity(_Model, frozen=True):
