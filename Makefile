@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PEERS := .venv/.peers
 LOCKED := --universal --generate-hashes --no-header --no-annotate
 
 IN_IMAGE := -c requirements.lock --extra apprise --extra flower --extra otel
@@ -9,7 +10,7 @@ IN_IMAGE := -c requirements.lock --extra apprise --extra flower --extra otel
 MINUTES ?= 5
 LEDGER ?= sqlite
 
-.PHONY: demo test test-full faults soak bench-render bench-peers check fmt lock docs pictures
+.PHONY: demo test test-full faults soak bench bench-full bench-render bench-peers check fmt lock docs pictures
 
 demo: $(READY)  ## the main job on eleven real scans, with everything embedded
 	$(BIN)/scanherald demo
@@ -28,11 +29,17 @@ faults: $(READY)  ## kill -9 everywhere; prints a line per fault test; LEDGER=po
 soak: $(READY)  ## MINUTES of steady load with random kills of everything, then an audit
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
+bench: $(PEERS)  ## speed beside floors, peers and a naive service, as ratios of one run; PARTS=intake,growth
+	$(BIN)/python -m benchmarks.bench --json bench.json --markdown bench.md $(if $(PARTS),--parts $(PARTS))
+
+bench-full: $(PEERS)  ## the same with large sizes, then the renderers with their slow peers
+	$(BIN)/python -m benchmarks.bench --full --json bench.json --markdown bench.md $(if $(PARTS),--parts $(PARTS))
+	$(BIN)/python -m benchmarks.render --peers
+
 bench-render: $(READY)  ## the renderers beside their floors, as ratios of one run
 	$(BIN)/python -m benchmarks.render
 
-bench-peers: $(READY)  ## the same beside other PDF libraries, which it installs first
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r benchmarks/requirements.lock
+bench-peers: $(PEERS)  ## the same beside other PDF libraries, which it installs first
 	$(BIN)/python -m benchmarks.render --peers
 
 check: $(READY)  ## lint, format, strict types, import direction, lock files, deployment files
@@ -64,6 +71,10 @@ pictures: $(READY)  ## take the pictures of docs/reports.md again; needs Chromiu
 
 docs: $(READY)  ## write the generated pages again
 	$(BIN)/python -m docs.generate
+
+$(PEERS): $(READY) benchmarks/requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r benchmarks/requirements.lock
+	@touch $(PEERS)
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -7,11 +7,8 @@ benchmark reports, it does not judge.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +26,7 @@ from benchmarks.contestants import (
     measure_memory,
     time_format,
 )
+from benchmarks.machine import describe_machine
 from benchmarks.measure import Timing, in_fresh_process
 from benchmarks.scans import Variant
 from renderers.registry import RENDERERS
@@ -42,8 +40,6 @@ BASE, BIG = 5_000, 50_000
 """Sizes between which growth is told; memory is told at the big one."""
 WIDTH = 110
 """Columns of the table where there is no terminal to ask."""
-LIBRARIES = ("reportlab", "rl_accel", "jinja2", "msgspec", "orjson", "xlsxwriter", "typst",
-             "weasyprint", "fpdf2")  # fmt: skip
 
 Timings = dict[Format, dict[int, dict[str, Timing]]]
 
@@ -109,7 +105,7 @@ def main(
 ) -> None:
     """Measure the renderers beside their floors, and print ratios."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    machine = _describe_machine()
+    machine = describe_machine()
     for label, fact in machine.items():
         console.print(f"{label}: {fact}", highlight=False)
     drawing = _find_peers(console) if peers else ()
@@ -210,33 +206,6 @@ def _milliseconds(seconds: float | None) -> str:
         return ""
     shown = seconds * 1000
     return f"{shown:,.0f}" if shown >= 100 else f"{shown:.3g}"
-
-
-def _describe_machine() -> dict[str, str]:
-    cpus = os.cpu_count()
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return {
-        "machine": f"{_cpu_model()}, {cpus} cores, load {load}",
-        "system": f"{platform.system()} {platform.release()}, "
-        f"{platform.python_implementation()} {platform.python_version()}",
-        "libraries": ", ".join(
-            f"{name} {number}" for name in LIBRARIES if (number := _version(name))
-        ),
-    }
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _as_json(machine: dict[str, str], variant: Variant, timings: Timings, rows: list[Row]) -> str:

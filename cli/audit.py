@@ -6,16 +6,19 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from cli.output import cell, print_json
 from cli.records import AsJson
+from cli.settings import load_settings
 from schemas.audit import Audit
 from schemas.errors import InvalidSettings
-from schemas.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

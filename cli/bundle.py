@@ -16,10 +16,11 @@ from rich.console import Console
 
 from cli.output import cell, print_json
 from cli.records import AsJson
+from cli.settings import load_settings
 from schemas.errors import InvalidBundle, InvalidSettings, PermanentError
-from schemas.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from schemas.settings import Settings
     from store.bundles import Verified
     from store.signing_keys import PublicKey, SigningKey
 

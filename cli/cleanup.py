@@ -12,10 +12,11 @@ from rich.console import Console
 
 from cli.output import cell, print_json
 from cli.records import AsJson
+from cli.settings import environment_name, load_settings
 from schemas.errors import InvalidSettings
-from schemas.settings import Settings, environment_name, load_settings
 
 if TYPE_CHECKING:
+    from schemas.settings import Settings
     from tasks.cleanup import Cleaned, Limits
     from tasks.wiring import Wiring
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from cli.output import cell, print_json, print_rows
 from cli.records import AsJson, Limit
 from cli.replay import DryRunOption, FormatsOption, OnlyOption, YesOption, make_request
+from cli.settings import load_settings
 from schemas.errors import InvalidSettings, NotFound
 from schemas.replays import ReplaySource, Selection
-from schemas.settings import load_settings
 
 app = typer.Typer(
     invoke_without_command=True,

@@ -11,10 +11,10 @@ from rich.console import Console
 from cli.audit import parse_since
 from cli.output import cell, print_json, print_rows
 from cli.records import AsJson, Domain, Limit
+from cli.settings import load_settings
 from schemas.errors import InvalidSettings, NotFound
 from schemas.notifications import ChannelKind
 from schemas.runs import DeliveryState
-from schemas.settings import load_settings
 
 if TYPE_CHECKING:
     from tasks.wiring import Wiring

@@ -14,8 +14,8 @@ from rich.console import Console
 from cli.cleanup import progress_line
 from cli.output import cell, print_json
 from cli.records import AsJson
+from cli.settings import load_settings
 from schemas.errors import InvalidSettings, PermanentError
-from schemas.settings import load_settings
 
 if TYPE_CHECKING:
     from tasks.erase import Receipt

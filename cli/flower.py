@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cli.settings import load_settings
 from schemas.errors import InvalidSettings
-from schemas.settings import load_settings
 
 
 def flower_command(

@@ -14,9 +14,9 @@ from rich.table import Table
 from cli import liveness
 from cli.output import cell, print_json, print_rows
 from cli.records import AsJson
+from cli.settings import load_settings
 from schemas.errors import InvalidSettings
 from schemas.health import EXIT_STATUS, PartHealth, State, worst
-from schemas.settings import load_settings
 from store.heartbeats import PARTS
 
 if TYPE_CHECKING:

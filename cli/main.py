@@ -12,98 +12,184 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cli import (
-    audit,
-    backup,
-    bundle,
-    cleanup,
-    config,
-    deadletters,
-    deliveries,
-    erase,
-    flower,
-    health,
-    metrics,
-    migrate,
-    records,
-    rejudge,
-    render,
-    replay,
-    rules,
-    runs,
-    subscribers,
-    tasks,
-    top,
-    violations,
-    why,
-)
+from cli.lazy import Lazy, lazily
 from cli.output import cell
+from cli.settings import load_settings
 from schemas.errors import PermanentError, ScanheraldError
-from schemas.settings import load_settings
+
+COMMANDS = (
+    Lazy(
+        "reports",
+        "cli.records:reports_command",
+        "List reports with their size, digest and place.",
+    ),
+    Lazy(
+        "render",
+        "cli.render:render_command",
+        "Render a recorded scan again, here and now, beside the reports that are there.",
+        "Example: scanherald render 3176b0cd-199b-5ec6-b280-ec5c6e92338a --language de "
+        "--format pdf --output copies",
+    ),
+    Lazy(
+        "bundle",
+        "cli.bundle:bundle_command",
+        "Put a scan and its reports into a signed zip that anyone can check, offline, for years.",
+        "Example: scanherald bundle 3176b0cd-199b-5ec6-b280-ec5c6e92338a --output evidence.zip",
+    ),
+    Lazy(
+        "verify",
+        "cli.bundle:verify_command",
+        "Check a bundle to the last bit, offline.",
+        "Example: scanherald verify evidence.zip --key signer.pem",
+    ),
+    Lazy(
+        "signing-key",
+        "cli.bundle:signing_key_command",
+        "Print the public key that checks our bundles, for auditors to have beforehand.",
+        "Example: scanherald signing-key > signer.pem",
+    ),
+    Lazy(
+        "audit",
+        "cli.audit:audit_command",
+        "Account for every entry, event, run, report and delivery; exit status 1 names the gaps.",
+        "Example: scanherald audit --since 24h --json",
+    ),
+    Lazy(
+        "backup",
+        "cli.backup:backup_command",
+        "Copy the SQLite ledger and the folder of artifacts, while the service works.",
+        "Example: scanherald backup /srv/backups/2026-03-04",
+    ),
+    Lazy(
+        "restore",
+        "cli.backup:restore_command",
+        "Put a backup in the place of a ledger that is gone.  Stop the service first.",
+        "Example: scanherald restore /srv/backups/2026-03-04",
+    ),
+    Lazy(
+        "cleanup",
+        "cli.cleanup:cleanup_command",
+        "Delete what is older than its retention, and search for orphans; nothing in use.",
+        "Example: scanherald cleanup reports --days 90 --dry-run",
+    ),
+    Lazy(
+        "erase",
+        "cli.erase:erase_command",
+        "Erase all that is kept of a subscriber or of a domain, and print a receipt.",
+        "Example: scanherald erase --domain shop.example --dry-run",
+    ),
+    Lazy(
+        "rejudge",
+        "cli.rejudge:rejudge_command",
+        "Judge recorded scans by another rule pack; show what changes by law, not by site.",
+        "Example: scanherald rejudge --pack acme-2026.2 --since 90d",
+    ),
+    Lazy(
+        "violations",
+        "cli.violations:violations_command",
+        "List violations: one for each rule that found something serious on a domain.",
+        "Example: scanherald violations --open --domain example.org",
+    ),
+    Lazy(
+        "why",
+        "cli.why:why_command",
+        "Say why a subscriber was told of something, or was not: each step, from the ledger.",
+        "Example: scanherald why anna 3176b0cd-199b-5ec6-b280-ec5c6e92338a",
+    ),
+    Lazy(
+        "metrics",
+        "cli.metrics:metrics_command",
+        "Publish metrics for Prometheus: streams, queues, workers, runs, deliveries, latencies.",
+        "Example: scanherald metrics --port 9808",
+    ),
+    Lazy(
+        "flower",
+        "cli.flower:flower_command",
+        "Show workers, queues and tasks in a browser.",
+        "Example: scanherald flower --port 5555 --read-only",
+    ),
+    Lazy(
+        "top",
+        "cli.top:top_command",
+        "Watch streams, queues, workers, runs, deliveries and the last errors.",
+        "Example: scanherald top --interval 5",
+    ),
+    Lazy(
+        "migrate",
+        "cli.migrate:migrate_command",
+        "Bring the ledger's schema to this release; harmless when it is there already.",
+        "Example: scanherald migrate",
+    ),
+    Lazy(
+        "replay",
+        "cli.replay:replay_command",
+        "Run old events again: from the ledger, the streams, files, or dead letters after a fix.",
+        "Example: scanherald replay --from 7d --domain '*.de' --dry-run",
+    ),
+    Lazy(
+        "health",
+        "cli.health:health_command",
+        "Say how each part is, how long that took to find out, and what to do.",
+        "Example: scanherald health worker --live",
+    ),
+    Lazy(
+        "stats",
+        "cli.health:stats_command",
+        "Count what the last hours brought: events, runs, reports, deliveries, "
+        "and how long they took.",
+        "Example: scanherald stats --hours 24 --json",
+    ),
+    Lazy(
+        "replays",
+        "cli.replay:app",
+        "What was replayed, how far it is, and what came of it.",
+    ),
+    Lazy(
+        "rules",
+        "cli.rules:app",
+        "Rule packs: what findings rest on.",
+    ),
+    Lazy(
+        "runs",
+        "cli.runs:app",
+        "The work that each event asked for, and how it went.",
+    ),
+    Lazy(
+        "deliveries",
+        "cli.deliveries:app",
+        "Deliveries: one message, one subscriber, one channel; and how they went.",
+    ),
+    Lazy(
+        "subscribers",
+        "cli.subscribers:app",
+        "Who is told what, where and when.",
+    ),
+    Lazy(
+        "tasks",
+        "cli.tasks:app",
+        "Celery's tasks: what workers and queues hold, and taking it away.",
+    ),
+    Lazy(
+        "config",
+        "cli.config:app",
+        "What the settings are, and whether they work.",
+        "Example: scanherald config check",
+    ),
+    Lazy(
+        "dead-letters",
+        "cli.deadletters:app",
+        "Entries that never became events, with reasons.",
+    ),
+)
+"""Every command that is not in this file, in the help's order; a test holds the lines to theirs."""
 
 app = typer.Typer(
+    cls=lazily(COMMANDS),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Cookie scan events in; compliance reports and notifications out.",
     epilog="Start here: scanherald demo. Settings: docs/configuration.md.",
 )
-app.command("reports")(records.reports_command)
-app.command(
-    "render",
-    epilog="Example: scanherald render 3176b0cd-199b-5ec6-b280-ec5c6e92338a --language de "
-    "--format pdf --output copies",
-)(render.render_command)
-app.command(
-    "bundle",
-    epilog="Example: scanherald bundle 3176b0cd-199b-5ec6-b280-ec5c6e92338a --output evidence.zip",
-)(bundle.bundle_command)
-app.command("verify", epilog="Example: scanherald verify evidence.zip --key signer.pem")(
-    bundle.verify_command
-)
-app.command("signing-key", epilog="Example: scanherald signing-key > signer.pem")(
-    bundle.signing_key_command
-)
-app.command("audit", epilog="Example: scanherald audit --since 24h --json")(audit.audit_command)
-app.command("backup", epilog="Example: scanherald backup /srv/backups/2026-03-04")(
-    backup.backup_command
-)
-app.command("restore", epilog="Example: scanherald restore /srv/backups/2026-03-04")(
-    backup.restore_command
-)
-app.command("cleanup", epilog="Example: scanherald cleanup reports --days 90 --dry-run")(
-    cleanup.cleanup_command
-)
-app.command("erase", epilog="Example: scanherald erase --domain shop.example --dry-run")(
-    erase.erase_command
-)
-app.command("rejudge", epilog="Example: scanherald rejudge --pack acme-2026.2 --since 90d")(
-    rejudge.rejudge_command
-)
-app.command("violations", epilog="Example: scanherald violations --open --domain example.org")(
-    violations.violations_command
-)
-app.command("why", epilog="Example: scanherald why anna 3176b0cd-199b-5ec6-b280-ec5c6e92338a")(
-    why.why_command
-)
-app.command("metrics", epilog="Example: scanherald metrics --port 9808")(metrics.metrics_command)
-app.command("flower", epilog="Example: scanherald flower --port 5555 --read-only")(
-    flower.flower_command
-)
-app.command("top", epilog="Example: scanherald top --interval 5")(top.top_command)
-app.command("migrate", epilog="Example: scanherald migrate")(migrate.migrate_command)
-app.command("replay", epilog="Example: scanherald replay --from 7d --domain '*.de' --dry-run")(
-    replay.replay_command
-)
-app.add_typer(replay.app, name="replays")
-app.command("health", epilog="Example: scanherald health worker --live")(health.health_command)
-app.command("stats", epilog="Example: scanherald stats --hours 24 --json")(health.stats_command)
-app.add_typer(rules.app, name="rules")
-app.add_typer(runs.app, name="runs")
-app.add_typer(deliveries.app, name="deliveries")
-app.add_typer(subscribers.app, name="subscribers")
-app.add_typer(tasks.app, name="tasks")
-app.add_typer(deadletters.app, name="dead-letters")
-app.add_typer(config.app, name="config")
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of ledger, artifacts, keys and server data.")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from schemas.settings import load_settings
+from cli.settings import load_settings
 
 
 def metrics_command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -66,6 +67,8 @@ def run_listener(settings: Settings) -> None:
             running.enter_context(
                 served(meter.registry, settings.metrics_host, settings.metrics_port)
             )
+        gc.collect()
+        gc.freeze()  # code and settings stay: no collection while decoding need look at them
         depth = partial(queue_depth, "reports")
         heart = Heart("listener", settings)
         Listener(streams, parts, dispatch, depth, stop, heart, meter).run()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.output import print_json, print_rows
-from schemas.settings import load_settings
+from cli.settings import load_settings
 
 Limit = Annotated[int, typer.Option(min=1, help="Rows at most, newest first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]

@@ -13,11 +13,12 @@ from rich.console import Console
 from cli.audit import parse_since
 from cli.records import AsJson
 from cli.rejudged import Collected, print_document, print_tables
+from cli.settings import load_settings
 from schemas.errors import InvalidSettings
-from schemas.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from compliance.rules import RulePack
+    from schemas.settings import Settings
     from store.recorded_scans import Selection
 
 INTERRUPTED = 130

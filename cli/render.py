@@ -10,9 +10,9 @@ import typer
 
 from cli.output import print_rows
 from cli.records import AsJson
+from cli.settings import load_settings
 from schemas.errors import PermanentError, RenderFailed
 from schemas.reports import Format
-from schemas.settings import load_settings
 
 if TYPE_CHECKING:
     from store.runs import RenderedReport

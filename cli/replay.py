@@ -10,13 +10,15 @@ import typer
 
 from cli.audit import parse_since
 from cli.records import AsJson, Limit
+from cli.settings import load_settings
 from schemas.errors import InvalidSettings
 from schemas.replays import Only, ReplayRequest, ReplaySource, Selection
 from schemas.reports import Format
-from schemas.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from schemas.settings import Settings
 
 IN_FLIGHT = 20
 

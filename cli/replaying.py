@@ -15,11 +15,11 @@ from rich.console import Console
 from cli.output import cell, print_json
 from schemas.errors import InvalidSettings, PermanentError, ScanheraldError
 from schemas.replays import Counts, Failure, ReplayRequest, ReplayState
-from schemas.settings import Settings
 
 if TYPE_CHECKING:
     from listener.replay import Progress
     from listener.replay_forecast import Forecast
+    from schemas.settings import Settings
     from tasks.wiring import Wiring
 
 INTERRUPTED = 130

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -11,8 +11,11 @@ from rich.console import Console
 
 from cli.output import cell, print_json, print_rows
 from cli.records import AsJson
+from cli.settings import load_settings
 from schemas.errors import InvalidSettings
-from schemas.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from cli.output import cell, confirm, print_json, print_rows
 from cli.records import AsJson, Domain, Limit, Yes
+from cli.settings import load_settings
 from schemas.errors import InvalidSettings, NotFound
 from schemas.runs import RunState
-from schemas.settings import load_settings
 
 if TYPE_CHECKING:
     from tasks.cancelling import Cancelling

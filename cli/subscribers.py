@@ -14,6 +14,7 @@ from rich.console import Console
 from cli.addresses import shortened
 from cli.output import cell, print_json, print_rows
 from cli.records import AsJson
+from cli.settings import load_settings
 from cli.wishes import ALL, Granted, Wishes, grant
 from schemas.errors import InvalidSettings, NotFound
 from schemas.notifications import (
@@ -24,9 +25,9 @@ from schemas.notifications import (
     QuietHours,
     Subscriber,
 )
-from schemas.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from schemas.settings import Settings
     from tasks.wiring import Wiring
 
 app = typer.Typer(

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from cli.output import cell, confirm, print_json, print_rows
 from cli.records import AsJson, Yes
+from cli.settings import load_settings
 from schemas.errors import BrokerUnavailable, InvalidSettings
-from schemas.settings import load_settings
 
 if TYPE_CHECKING:
     from tasks.monitoring import CeleryMonitor

@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.output import cell
+from cli.settings import load_settings
 from schemas.errors import PermanentError
-from schemas.settings import load_settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping

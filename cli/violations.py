@@ -8,7 +8,7 @@ import typer
 
 from cli.output import print_rows
 from cli.records import AsJson, Domain
-from schemas.settings import load_settings
+from cli.settings import load_settings
 
 if TYPE_CHECKING:
     from schemas.violations import Violation

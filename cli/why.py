@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cli.output import cell, print_json
 from cli.records import AsJson
-from schemas.settings import load_settings
+from cli.settings import load_settings
 
 MARKS = {"yes": "[green]✓[/green]", "no": "[red]✗[/red]", "waits": "[yellow]…[/yellow]"}
 

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,7 +28,9 @@ from schemas.notifications import (
     Subscriber,
 )
 from schemas.reports import Format, Severity
-from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
 
 NONE, ALL = "none", "all"
 

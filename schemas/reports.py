@@ -54,7 +54,8 @@ class Party(StrEnum):
     UNKNOWN = "unknown"
 
 
-class _Model(msgspec.Struct, frozen=True, kw_only=True):
+# None can lead back to itself, so the garbage collector need not look at any.
+class _Model(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of all parts: immutable, keyword-only."""
 
 

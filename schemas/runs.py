@@ -121,6 +121,8 @@ class RunTicket:
     needs_data: bool
     is_replay: bool = False
     """Its messages wait behind those of live scans."""
+    data_bytes: int = 0
+    """Size of the scan, where it is known: a small one's formats are made by one task."""
 
 
 @dataclass(frozen=True, slots=True)

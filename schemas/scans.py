@@ -30,7 +30,8 @@ Domain = Annotated[str, msgspec.Meta(min_length=1, max_length=253, pattern=NO_CO
 """The scanned host: at most 253 characters as in DNS, none of them a control character."""
 
 
-class Cookie(msgspec.Struct, frozen=True, kw_only=True):
+# It can be in no cycle: left to the garbage collector, looking at cookies took as long as decoding.
+class Cookie(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One cookie as the scanner reported it."""
 
     name: str = ""

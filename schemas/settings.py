@@ -176,6 +176,12 @@ class Settings(BaseSettings):
     housekeeping_s: float = Field(
         60.0, gt=0, description="How often a listener trims and removes idle consumers, s."
     )
+    together_bytes: int = Field(
+        262_144,
+        ge=0,
+        description="Scans of at most so many bytes have all formats made by one task; "
+        "0: always a task for each.",
+    )
     reports_high_water: int = Field(
         1000, ge=1, description="Waiting report tasks at which listeners stop reading."
     )

@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 import msgspec
 import structlog
 from sqlalchemy import Connection, RowMapping, delete, desc, func, select, update
+from sqlalchemy.sql.dml import ReturningInsert
 
 from schemas.events import Event, EventType
 from schemas.presentation import PLAIN, Presentation
@@ -32,7 +34,7 @@ from schemas.runs import (
 )
 from schemas.scans import Scan
 from store.earlier_scans import ThisScan, with_earlier
-from store.ledger import insert, pack, plain, unpack
+from store.ledger import Insert, insert, insert_for, pack, plain, unpack
 from store.presentations import ensure_presentation
 from store.tables import events, runs, scans
 
@@ -331,33 +333,51 @@ def count_outcomes(connection: Connection) -> dict[str, int]:
     return dict(rows.all())
 
 
+# Built once: to build a statement takes longer than to run it.
+_RUN_INSERT = runs.insert()
+
+
+@cache
+def _event_insert(dialect: str) -> ReturningInsert[Any]:
+    """A new event, whose key is returned; nothing for one that is known."""
+    return insert_for(dialect, events).on_conflict_do_nothing().returning(events.c.event_pk)
+
+
+@cache
+def _scan_upsert(dialect: str) -> Insert:
+    statement = insert_for(dialect, scans)
+    replaced = ("event_pk", "domain", "scan_mode", "finished_at", "cookie_count", "score",
+                "recorded_at")  # fmt: skip
+    return statement.on_conflict_do_update(
+        index_elements=[scans.c.scan_id],
+        set_={name: statement.excluded[name] for name in replaced},
+    )
+
+
 def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> int | None:
     """The new event's key, or None for a repeat."""
     event = item.event
-    statement = (
-        insert(connection, events)
-        .values(
-            source=event.source,
-            event_id=event.event_id,
-            stream=item.entry.stream,
-            entry_id=item.entry.entry_id,
-            type=event.type.value,
-            subject=event.domain,
-            user_id=event.userid,
-            occurred_at=(event.scan.finished_at if event.scan else None) or event.time or now,
-            traceparent=event.traceparent,
-            dataref=plain(event.dataref, 8192),
-            payload=pack(event.data) if event.data else None,
-            payload_size=len(event.data),
-            payload_sha256=hashlib.sha256(event.data).hexdigest(),
-            outcome="pending",
-            seen=1,
-            recorded_at=now,
-        )
-        .on_conflict_do_nothing()
-        .returning(events.c.event_pk)
-    )
-    event_pk: int | None = connection.execute(statement).scalar_one_or_none()
+    event_pk: int | None = connection.execute(
+        _event_insert(connection.dialect.name),
+        {
+            "source": event.source,
+            "event_id": event.event_id,
+            "stream": item.entry.stream,
+            "entry_id": item.entry.entry_id,
+            "type": event.type.value,
+            "subject": event.domain,
+            "user_id": event.userid,
+            "occurred_at": (event.scan.finished_at if event.scan else None) or event.time or now,
+            "traceparent": event.traceparent,
+            "dataref": plain(event.dataref, 8192),
+            "payload": pack(event.data) if event.data else None,
+            "payload_size": len(event.data),
+            "payload_sha256": hashlib.sha256(event.data).hexdigest(),
+            "outcome": "pending",
+            "seen": 1,
+            "recorded_at": now,
+        },
+    ).scalar_one_or_none()
     return event_pk
 
 
@@ -399,21 +419,23 @@ def _insert_run(
         formats=formats,
         needs_data=event.dataref is not None,
         is_replay=replay_id is not None,
+        data_bytes=len(event.data),
     )
     connection.execute(
-        runs.insert().values(
-            run_id=ticket.run_id,
-            event_pk=event_pk,
-            scan_id=str(event.scan.scan_id) if event.scan else None,
-            kind="live" if replay_id is None else "replay",
-            replay_id=replay_id,
-            state=RunState.RECORDED.value,
-            attempt=ticket.attempt,
-            deadline=dispatch_by,
-            formats=list(ticket.formats),
-            inputs=msgspec.to_builtins(inputs),
-            created_at=now,
-        )
+        _RUN_INSERT,
+        {
+            "run_id": ticket.run_id,
+            "event_pk": event_pk,
+            "scan_id": str(event.scan.scan_id) if event.scan else None,
+            "kind": "live" if replay_id is None else "replay",
+            "replay_id": replay_id,
+            "state": RunState.RECORDED.value,
+            "attempt": ticket.attempt,
+            "deadline": dispatch_by,
+            "formats": list(ticket.formats),
+            "inputs": msgspec.to_builtins(inputs),
+            "created_at": now,
+        },
     )
     return ticket
 
@@ -465,11 +487,7 @@ def _insert_scan(
         "score": None,
         "recorded_at": now,
     }
-    connection.execute(
-        insert(connection, scans)
-        .values(scan_id=this.scan_id, **values)
-        .on_conflict_do_update(index_elements=[scans.c.scan_id], set_=values)
-    )
+    connection.execute(_scan_upsert(connection.dialect.name), {"scan_id": this.scan_id, **values})
     return this
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Connection,
     RowMapping,
     and_,
+    bindparam,
     case,
     desc,
     exists,
@@ -47,16 +48,23 @@ def mark_dispatched(
     Killed before this, a run stays ``recorded`` and the sweep publishes it again
     under the next attempt; the artifacts and deliveries of both are the same rows.
     """
-    for published in sorted(tickets, key=lambda published: published.run_id):
-        connection.execute(
-            update(runs)
-            .where(
-                runs.c.run_id == published.run_id,
-                runs.c.attempt == published.attempt,
-                runs.c.state == RunState.RECORDED.value,
-            )
-            .values(state=RunState.DISPATCHED.value, deadline=deadline)
-        )
+    given = [
+        {"of_run": ticket.run_id, "of_attempt": ticket.attempt, "next_deadline": deadline}
+        for ticket in sorted(tickets, key=lambda ticket: ticket.run_id)
+    ]
+    if given:
+        connection.execute(_MARK_DISPATCHED, given)
+
+
+_MARK_DISPATCHED = (
+    update(runs)
+    .where(
+        runs.c.run_id == bindparam("of_run"),
+        runs.c.attempt == bindparam("of_attempt"),
+        runs.c.state == RunState.RECORDED.value,
+    )
+    .values(state=RunState.DISPATCHED.value, deadline=bindparam("next_deadline"))
+)
 
 
 def load_run(connection: Connection, run_id: str) -> Run:
@@ -157,6 +165,19 @@ class RenderStart:
 
     wanted: tuple[Format, ...]
     poisoned: tuple[Format, ...]
+
+
+def has_unended_start(connection: Connection, run: Run, formats: Sequence[Format]) -> bool:
+    """Whether this run started to render one of these formats and never said how it ended."""
+    begun = select(reports.c.format).where(
+        reports.c.scan_id == run.scan_id,
+        reports.c.language == run.inputs.language,
+        reports.c.format.in_([name.value for name in formats]),
+        reports.c.run_id == run.run_id,
+        reports.c.status == "pending",
+        reports.c.tries > 0,
+    )
+    return connection.execute(begun).first() is not None
 
 
 def start_rendering(

@@ -6,6 +6,7 @@ the configuration, because ``celery -A tasks`` gives us no earlier moment.
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import structlog
@@ -14,6 +15,7 @@ from celery import Celery
 from celery.app import backends
 from celery.signals import (
     setup_logging,
+    worker_process_init,
     worker_process_shutdown,
     worker_ready,
     worker_shutdown,
@@ -172,6 +174,12 @@ def _say_how_it_stops(**_: Any) -> None:
             "sigterm_waits_for_every_task",
             do="start this worker with REMAP_SIGTERM=SIGQUIT in its environment",
         )
+
+
+@worker_process_init.connect
+def _leave_code_alone(**_: Any) -> None:
+    """In a pool process: what was loaded before the fork stays, so no collection looks at it."""
+    gc.freeze()
 
 
 @worker_process_shutdown.connect

@@ -8,7 +8,8 @@ replay asks to wait behind live ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from celery import chord
@@ -16,8 +17,10 @@ from celery.canvas import Signature
 from celery.signals import after_task_publish
 
 from schemas.crash_points import CrashPoint, crash_here
+from schemas.errors import BrokerUnavailable
 from schemas.reports import Format
 from schemas.runs import RunTicket
+from tasks import wiring
 from tasks.app import FETCH_DATA, FINISH_RUN, NOTE_CHORD_ERROR, RENDER_REPORT, app
 from tasks.priorities import priorities_of
 from tasks.publishing import broker_faults
@@ -25,56 +28,111 @@ from tasks.publishing import broker_faults
 FETCH, FINISH = "fetch", "finish"
 """The parts of a run that are no header."""
 
+PUBLISHED_AT_ONCE = 50
+"""Messages of one round trip to the broker."""
+
 
 def dispatch(tickets: Iterable[RunTicket]) -> None:
-    """Publish one attempt of each run.
+    """Publish one attempt of each run: those of one message together, in one round trip.
 
     Raises BrokerUnavailable, after which any part of any chord may have been
     published.  That is harmless: the runs are in the ledger, the sweep
     dispatches what did not finish under the next attempt, and both attempts
     work on the same rows.
     """
-    for ticket in tickets:
-        with broker_faults():
-            _dispatch_one(ticket)
+    waiting = iter(tickets)
+    while batch := list(islice(waiting, PUBLISHED_AT_ONCE)):
+        alone: list[Signature] = []
+        for ticket in batch:
+            message = _message(ticket)
+            if message is not None:
+                alone.append(message)
+            else:
+                with broker_faults():
+                    _chord(ticket)
+        _publish_together(alone)
 
 
-def header_sets(formats: Iterable[Format]) -> list[tuple[Format, ...]]:
-    """How a run's formats are shared out among header tasks: one each."""
-    return [(name,) for name in formats]
+def header_sets(ticket: RunTicket, together_bytes: int) -> list[tuple[Format, ...]]:
+    """How a run's formats are shared out among header tasks.
+
+    All in one for a scan of at most ``together_bytes``, for there a task costs more
+    than a light format does.  One each for a larger scan, whose formats are sooner
+    there so, and for every attempt after the first, which some format may have broken.
+    """
+    if ticket.attempt == 1 and 0 < ticket.data_bytes <= together_bytes:
+        return [ticket.formats]
+    return [(name,) for name in ticket.formats]
 
 
-def task_ids(run_id: str, attempt: int, formats: Iterable[str]) -> list[str]:
+def task_ids(run_id: str, attempt: int, formats: Sequence[str]) -> list[str]:
     """Every id under which a task of this attempt may have been published."""
-    headers = ("+".join(names) for names in header_sets(Format(name) for name in formats))
-    return [f"{run_id}:{part}:a{attempt}" for part in (FETCH, FINISH, *headers)]
+    headers = dict.fromkeys((*formats, "+".join(formats)))
+    return [f"{run_id}:{part}:a{attempt}" for part in (FETCH, FINISH, *headers) if part]
 
 
-def _dispatch_one(ticket: RunTicket) -> None:
+def _publish_together(messages: Sequence[Signature]) -> None:
+    """Publish in one round trip, where the broker can.  Raises BrokerUnavailable."""
+    try:
+        with (
+            broker_faults(),
+            app.producer_or_acquire() as producer,
+            producer.batch(PUBLISHED_AT_ONCE),
+        ):
+            for message in messages:
+                message.apply_async(producer=producer, retry=False)
+    except BrokerUnavailable:
+        # What became of them is unknown, and publishing retries single messages alone.  A
+        # message that is there twice finds the work of the other done.
+        for message in messages:
+            with broker_faults():
+                message.apply_async()
+
+
+def _message(ticket: RunTicket) -> Signature | None:
+    """The one message that starts this attempt, or None where it takes a chord."""
     if ticket.needs_data:
-        _signature(FETCH_DATA, ticket, FETCH).apply_async()
-        return
-    body = _signature(FINISH_RUN, ticket, FINISH)
+        return _signature(FETCH_DATA, ticket, FETCH)
     if not ticket.formats:
-        body.apply_async(([],))
-        return
-    body.link_error(
-        app.signature(
-            NOTE_CHORD_ERROR,
-            kwargs={"run_id": ticket.run_id, "attempt": ticket.attempt},
-            priority=_priority(ticket),
-        )
-    )
-    header = [
+        return _body(ticket).clone(args=([],))
+    header = _header(ticket)
+    if len(header) > 1:
+        return None
+    # Nothing to wait for: the body is the one task's callback, published before that is
+    # acknowledged, and nothing of it is kept in the result store.
+    header[0].link(_body(ticket))
+    header[0].link_error(_broken(ticket))
+    return header[0]
+
+
+def _chord(ticket: RunTicket) -> None:
+    body = _body(ticket)
+    body.link_error(_broken(ticket))
+    chord(_header(ticket), app=app).apply_async((), {"body": body}, task_id=body.options["task_id"])
+
+
+def _header(ticket: RunTicket) -> list[Signature]:
+    return [
         _signature(
             RENDER_REPORT,
             ticket,
             "+".join(formats),
             formats=[name.value for name in formats],
         )
-        for formats in header_sets(ticket.formats)
+        for formats in header_sets(ticket, wiring.settings().together_bytes)
     ]
-    chord(header, app=app).apply_async((), {"body": body}, task_id=body.options["task_id"])
+
+
+def _body(ticket: RunTicket) -> Signature:
+    return _signature(FINISH_RUN, ticket, FINISH)
+
+
+def _broken(ticket: RunTicket) -> Signature:
+    return app.signature(
+        NOTE_CHORD_ERROR,
+        kwargs={"run_id": ticket.run_id, "attempt": ticket.attempt},
+        priority=_priority(ticket),
+    )
 
 
 @after_task_publish.connect

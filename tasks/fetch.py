@@ -100,7 +100,14 @@ def redeem(parts: Wiring, run_id: str, attempt: int) -> RunTicket | None:
         with parts.ledger.read() as connection:
             run = runs.load_run(connection, run_id)
     is_replay = run.replay_id is not None
-    return RunTicket(run.run_id, attempt, run.formats, needs_data=False, is_replay=is_replay)
+    return RunTicket(
+        run.run_id,
+        attempt,
+        run.formats,
+        needs_data=False,
+        is_replay=is_replay,
+        data_bytes=len(run.data),
+    )
 
 
 def fetch(dataref: str, settings: Settings) -> bytes:

@@ -48,12 +48,19 @@ log = structlog.get_logger("tasks.finish")
 
 @app.task(name=FINISH_RUN, bind=True, ignore_result=True)
 def finish_run(
-    self: Task[..., Any], header: list[dict[str, str]], run_id: str, attempt: int
+    self: Task[..., Any],
+    header: list[dict[str, str]] | dict[str, str],
+    run_id: str,
+    attempt: int,
 ) -> None:
-    """Settle a run.  ``header`` holds the header tasks' statuses, for the log."""
+    """Settle a run.  ``header`` holds the statuses of the header's tasks or task, for the log."""
     parts = wiring.current()
+    statuses = header if isinstance(header, list) else [header]
     try:
-        if not begin(parts, run_id):
+        # The first delivery of a body behind a header is not counted: the header's start was, for
+        # this attempt.  What kills its worker comes back marked as redelivered, and is.
+        came_back = bool((self.request.delivery_info or {}).get("redelivered"))
+        if (came_back or not statuses) and not begin(parts, run_id):
             return
         tickets = settle(parts, run_id, attempt)
     except SoftTimeLimitExceeded:
@@ -67,7 +74,7 @@ def finish_run(
         # After the last retry this raises: the run stays unfinished, and the sweep's.
         forgive(parts, run_id)
         raise retry_soon(self, error, parts) from error
-    log.info("run_finished", run_id=run_id, header=header, deliveries=len(tickets))
+    log.info("run_finished", run_id=run_id, header=statuses, deliveries=len(tickets))
     try:
         start_deliveries(tickets)
     except BrokerUnavailable as error:

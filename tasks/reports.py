@@ -77,6 +77,8 @@ def render_report(
         return dict.fromkeys(formats, "gone")
     except SoftTimeLimitExceeded:
         log.error("render_timed_out", run_id=run_id, formats=formats)
+        if len(wanted) > 1:  # one of them hangs: the next attempt has a task for each
+            return dict.fromkeys(formats, "unfinished")
         return _fail_all(
             parts,
             run_id,
@@ -95,6 +97,8 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
     Raises TransientError when the ledger or the store cannot be used now; a
     repeat renders what is not ready yet, to the same bytes under the same key.
     Raises NotFound for a run that was erased, be it meanwhile: nothing of it is left.
+    Formats of which an earlier start never ended are counted, made and noted one by
+    one, so that the one that kills its worker takes no other along.
     """
     with parts.ledger.write() as connection:
         freeze_again(connection, run_id)
@@ -103,14 +107,22 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
             return dict.fromkeys([name.value for name in formats], "superseded")
         if run.state is RunState.CANCELLED:
             return dict.fromkeys([name.value for name in formats], "cancelled")
-        start = runs.start_rendering(
-            connection,
-            run,
-            formats,
-            max_tries=parts.settings.render_max_tries,
-            now=parts.clock(),
-        )
-        rows = runs.reports_of_run(connection, run)
+        one_by_one = len(formats) > 1 and runs.has_unended_start(connection, run, formats)
+        if not one_by_one:
+            start = runs.start_rendering(
+                connection,
+                run,
+                formats,
+                max_tries=parts.settings.render_max_tries,
+                now=parts.clock(),
+            )
+            rows = runs.reports_of_run(connection, run)
+    if one_by_one:
+        return {
+            name: status
+            for one in formats
+            for name, status in render_formats(parts, run_id, [one]).items()
+        }
     crash_here(CrashPoint.RENDER_COUNTED)
     statuses = {name.value: str(rows[name]["status"]) for name in formats}
     if not start.wanted:
@@ -172,6 +184,11 @@ def render_each(
         except RenderFailed as error:
             log.error("render_failed", run_id=run.run_id, format=name.value, error=str(error))
             failures[name] = str(error)
+        except (TransientError, NotFound, SoftTimeLimitExceeded):
+            raise
+        except Exception as error:  # a bug in one format must not take the others along
+            log.exception("render_crashed", run_id=run.run_id, formats=[name.value])
+            failures[name] = f"internal error: {type(error).__name__}: {error}"
     return made, failures
 
 

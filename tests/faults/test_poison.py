@@ -54,6 +54,20 @@ def sabotaged(service: Any, folder: Path, part: str, code: str, *command: str) -
 
 
 @pytest.mark.faults
+def test_a_body_that_kills_its_worker_is_given_up(quick: Any) -> None:
+    """Each attempt's first body is not counted: that it came back is, by the broker's own mark."""
+    tries = 3
+    quick.environment["SCANHERALD_RENDER_MAX_TRIES"] = str(tries)
+    quick.start()
+    quick.crashes.lay(CrashPoint.BODY_SETTLING, 20)
+    quick.publish(*small_scans(1))
+    quick.wait(lambda: [run["state"] for run in quick.runs()] == ["dead"])
+    (run,) = quick.runs()
+    assert "poison" in run["last_error"]
+    assert quick.crashes.fired(CrashPoint.BODY_SETTLING) <= tries + run["attempt"]
+
+
+@pytest.mark.faults
 def test_a_poison_renderer_costs_one_format_of_one_scan(
     quick: Any, judge: Any, tmp_path: Path, scans: list[bytes]
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 
 def test_a_published_scan_becomes_four_artifacts_and_one_message_per_channel(
@@ -35,6 +36,7 @@ def test_a_published_scan_becomes_four_artifacts_and_one_message_per_channel(
 def test_all_header_results_reach_the_body_though_none_is_stored(
     service: Any, scans: list[bytes]
 ) -> None:
+    service.environment["SCANHERALD_TOGETHER_BYTES"] = "0"  # else one task makes all of them
     service.start()
     service.publish({"data": scans[0]})
     service.wait(lambda: service.settled(1))
@@ -199,9 +201,12 @@ def test_celery_s_own_command_line_works(service: Any) -> None:
         assert name in registered
 
 
+@pytest.mark.parametrize(("together", "headers"), [(None, 1), ("0", 4)], ids=["task", "chord"])
 def test_every_task_s_start_and_end_is_logged_with_its_run(
-    service: Any, scans: list[bytes]
+    service: Any, scans: list[bytes], together: str | None, headers: int
 ) -> None:
+    if together is not None:
+        service.environment["SCANHERALD_TOGETHER_BYTES"] = together
     service.start()
     service.publish({"data": scans[0]})
     service.wait(lambda: service.settled(1))
@@ -209,7 +214,7 @@ def test_every_task_s_start_and_end_is_logged_with_its_run(
 
     lines = [line for line in service.log_lines("worker") if line.get("run_id") == run_id]
     started = Counter(line["task"] for line in lines if line["event"] == "task_started")
-    assert started == {"scanherald.render_report": 4, "scanherald.finish_run": 1}
+    assert started == {"scanherald.render_report": headers, "scanherald.finish_run": 1}
     recorded = [line["event"] for line in service.log_lines("listener")]
     assert "batch_recorded" in recorded
     assert "runs_dispatched" in recorded

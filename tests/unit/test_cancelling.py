@@ -84,7 +84,8 @@ def test_an_unfinished_run_ends_and_nothing_starts_it_again(
     assert (event["outcome"], event["reason"]) == ("cancelled", CANCELLED)
     assert f"{ticket.run_id}:finish:a1" in revoked
     assert f"{ticket.run_id}:pdf:a1" in revoked
-    assert len(revoked) == 6
+    assert f"{ticket.run_id}:pdf+html+json+csv:a1" in revoked
+    assert len(revoked) == 7
     clock.forward(100_000)
     assert sweep_once(parts)["runs"] == 0
     assert audited().sums["runs"]["cancelled"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from cli import main as front_door
 from cli.addresses import shortened
+from cli.lazy import Stub
 from cli.main import app
 from cli.output import cell
 from schemas.notifications import ChannelAddress, ChannelKind
@@ -527,3 +529,22 @@ def test_an_unknown_state_is_refused_with_those_there_are(command: str, light: A
     result = CliRunner().invoke(app, [command, "--state", "foo"])
     assert result.exit_code == 2
     assert "dead" in result.output or "pending" in result.output
+
+
+@pytest.mark.parametrize("lazy", front_door.COMMANDS, ids=lambda lazy: lazy.name)
+def test_the_help_says_of_a_command_what_it_says_of_itself(lazy: Any) -> None:
+    command = Stub(lazy).load()
+    assert command.name == lazy.name
+    assert command.get_short_help_str(300) == lazy.line
+
+
+def test_the_help_loads_no_command_and_no_settings() -> None:
+    code = (
+        "import sys; sys.argv = ['scanherald', '--help']; from cli.main import app\n"
+        "try:\n    app()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'cli.runs', 'cli.subscribers', 'schemas.settings', 'pydantic', 'celery'}\n"
+        "sys.stderr.write(' '.join(sorted(heavy & set(sys.modules))))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "subscribers" in ran.stdout
+    assert ran.stderr == ""

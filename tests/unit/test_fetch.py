@@ -230,7 +230,11 @@ def test_redeeming_records_the_scan_and_asks_for_the_chord_under_the_same_attemp
     assert ticket.needs_data
     redeemed = redeem(fetching_parts, ticket.run_id, 1)
     assert redeemed == RunTicket(
-        ticket.run_id, 1, fetching_parts.settings.formats, needs_data=False
+        ticket.run_id,
+        1,
+        fetching_parts.settings.formats,
+        needs_data=False,
+        data_bytes=len(make_scan()),
     )
     run = run_of(fetching_parts, ticket.run_id)
     assert run.data == make_scan()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,10 +50,11 @@ def test_the_settings_of_celery_follow_the_broker(clean_environment: None) -> No
     "ticket",
     [
         RunTicket("r", 1, (Format.PDF, Format.CSV), needs_data=False),
+        RunTicket("r", 1, (Format.PDF, Format.CSV), needs_data=False, data_bytes=1000),
         RunTicket("r", 1, (), needs_data=False),
         RunTicket("r", 1, (), needs_data=True),
     ],
-    ids=["chord", "short", "fetch"],
+    ids=["chord", "together", "short", "fetch"],
 )
 def test_every_message_of_a_run_says_how_urgent_it_is(
     monkeypatch: pytest.MonkeyPatch,
@@ -68,14 +70,18 @@ def test_every_message_of_a_run_says_how_urgent_it_is(
         seen.extend(task.options["priority"] for task in tasks)
         body = (arguments[1] if len(arguments) > 1 else {}).get("body")
         if body is not None:
-            seen.extend([body.options["priority"], *_links(body)])
+            seen.append(body.options["priority"])
+        for signature in (body, *tasks):
+            seen.extend(_links(signature))
 
-    def _links(body: Any) -> list[int]:
-        return [link["options"]["priority"] for link in body.options["link_error"]]
+    def _links(signature: Any) -> list[int]:
+        options = {} if signature is None else signature.options
+        linked = [*options.get("link", ()), *options.get("link_error", ())]
+        return [link["options"]["priority"] for link in linked]
 
     monkeypatch.setattr(chords.Signature, "apply_async", keep)
     monkeypatch.setattr(chords.chord, "apply_async", keep)
     monkeypatch.setattr(app.conf, "broker_url", "redis://h/0", raising=False)
-    chords.dispatch([RunTicket(ticket.run_id, 1, ticket.formats, ticket.needs_data, is_replay)])
+    chords.dispatch([replace(ticket, is_replay=is_replay)])
     assert seen
     assert set(seen) == {expected}
