@@ -55,10 +55,10 @@ def restore_command(
     folder: Annotated[Path, typer.Argument(help="A folder that `scanherald backup` made.")],
     as_json: AsJson = False,
 ) -> None:
-    """Put a backup in the place of a ledger that is gone.  Stop the service first.
+    """Put a backup in the place of a ledger that is gone.
 
-    Replaces nothing: a ledger that is there has to be moved away.  Exit status 1
-    where something is missing that the ledger knows of.
+    Stop the service first.  Replaces nothing: a ledger that is there has to be
+    moved away.  Exit status 1 where something is missing that the ledger knows of.
     """
     from store.backup import read_manifest, restore_backup
 

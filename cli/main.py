@@ -63,7 +63,7 @@ COMMANDS = (
     Lazy(
         "restore",
         "cli.backup:restore_command",
-        "Put a backup in the place of a ledger that is gone.  Stop the service first.",
+        "Put a backup in the place of a ledger that is gone.",
         "Example: scanherald restore /srv/backups/2026-03-04",
     ),
     Lazy(

@@ -21,6 +21,7 @@ from kombu.transport.redis import Channel
 from structlog.testing import capture_logs
 from typer.main import get_command
 
+from cli.lazy import Stub
 from cli.main import app as command_line
 from schemas.settings import Settings, environment_name, load_settings
 from store.heartbeats import HOLDS_S, PARTS
@@ -142,6 +143,8 @@ def commands() -> dict[str, Any]:
 def parsed(arguments: list[str]) -> dict[str, Any]:
     """The command line's own reading; nothing runs."""
     command = commands()[arguments[0]]
+    if isinstance(command, Stub):
+        command = command.load()
     with command.make_context(arguments[0], arguments[1:]) as context:
         given: dict[str, Any] = context.params
         return given

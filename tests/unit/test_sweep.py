@@ -229,7 +229,7 @@ def test_a_result_store_that_is_away_cuts_the_tick_short_too(
         except RedisConnectionError as error:
             raise RuntimeError(RETRY_LIMIT) from error
 
-    monkeypatch.setattr(chords, "_dispatch_one", refuse)
+    monkeypatch.setattr(chords, "_chord", refuse)
     record(parts, make_scan())
     clock.forward(61)
     with capture_logs() as logs:
@@ -244,7 +244,7 @@ def test_a_bug_in_publishing_stays_loud(
     def crash(_: RunTicket) -> None:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr(chords, "_dispatch_one", crash)
+    monkeypatch.setattr(chords, "_chord", crash)
     record(parts, make_scan())
     clock.forward(61)
     with pytest.raises(RuntimeError, match="ours"):
