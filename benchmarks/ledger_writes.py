@@ -94,7 +94,7 @@ def _take_scans(headers: tuple[tuple[Format, ...], ...]) -> tuple[Counter[str], 
         parts.ledger = ledger
         ledger.migrate()
         for number in range(HOOKS):
-            _subscribe(parts, f"one-{number}", f"http://{address}/{number}")
+            add_hook(parts, f"one-{number}", f"http://{address}/{number}")
         samples: dict[str, list[float]] = {}
         for number in range(WARM_UP + SCANS):
             ledger.writes.clear()
@@ -120,7 +120,7 @@ def _take_one(
         samples.setdefault(name, []).append((time.process_time() - began) * 1000)
 
     with stage("listener, a batch"):
-        run_id = _record(parts, number)
+        run_id = record_scan(parts, make_scan(number, COOKIES), number)
     with stage("header"):
         for formats in headers:
             render_formats(parts, run_id, formats)
@@ -132,9 +132,9 @@ def _take_one(
             try_delivery(parts, ticket)
 
 
-def _record(parts: Any, number: int) -> str:
-    """RECORD and the note that all is published: the listener's two transactions."""
-    entry = Entry("scans:events", f"{number + 1}-0", {b"data": make_scan(number, COOKIES)})
+def record_scan(parts: Any, data: bytes, number: int) -> str:
+    """RECORD and the note that all is published: the listener's two transactions; the run's id."""
+    entry = Entry("scans:events", f"{number + 1}-0", {b"data": data})
     decoded, _ = decode_batch([entry], max_bytes=1 << 24)
     now = utc_now()
     with parts.ledger.write() as connection:
@@ -147,7 +147,8 @@ def _record(parts: Any, number: int) -> str:
     return recorded.tickets[0].run_id
 
 
-def _subscribe(parts: Any, name: str, target: str) -> None:
+def add_hook(parts: Any, name: str, target: str) -> None:
+    """A subscriber of every finished scan."""
     address = ChannelAddress(kind=ChannelKind.WEBHOOK, target=target, secret="whsec_" + "c2Vj" * 8)
     subscriber = Subscriber(
         subscriber_id=name, channels=(address,), events=(EventType.SCAN_COMPLETED,)

@@ -62,6 +62,7 @@ def test_depths_priorities_and_back_pressure_mean_the_same_on_rabbitmq(
         "SCANHERALD_REPORTS_HIGH_WATER": "30",
         "SCANHERALD_REPORTS_LOW_WATER": "0",
         "SCANHERALD_FORMATS": "json,csv",
+        "SCANHERALD_TOGETHER_BYTES": "0",  # a message for each format
     }
     service.start("listener")
     path = tmp_path / "scans.jsonl"

@@ -129,6 +129,7 @@ def test_sigterm_stops_it_as_ctrl_c_does(service: Any, driven: Any, tmp_path: Pa
 def test_messages_of_a_replay_lie_behind_live_ones_and_are_counted_and_purged_with_them(
     service: Any, driven: Any, tmp_path: Path
 ) -> None:
+    service.environment["SCANHERALD_TOGETHER_BYTES"] = "0"  # several messages a run
     service.start("listener")
     begun = driven(str(files(tmp_path, 10)), "--in-flight", "5")
     live = service.publish(event("live"))
