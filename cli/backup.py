@@ -60,28 +60,33 @@ def restore_command(
     Stop the service first.  Replaces nothing: a ledger that is there has to be
     moved away.  Exit status 1 where something is missing that the ledger knows of.
     """
-    from store.backup import read_manifest, restore_backup
+    from store.backup import first_unrecorded, read_manifest, restore_backup
 
     settings = load_settings()
     ledger, artifacts = _places(settings)
     manifest = read_manifest(folder)
-    missing = restore_backup(folder, ledger, artifacts)
     fits = manifest.encryption_key in ("", *_key_digests(settings))
+    missing = restore_backup(folder, ledger, artifacts)
+    since = first_unrecorded(ledger) or manifest.taken_at.isoformat()[:19]
     if as_json:
         print_json(
-            {**msgspec.to_builtins(manifest), "missing": missing, "encryption_key_fits": fits}
+            {
+                **msgspec.to_builtins(manifest),
+                "missing": missing,
+                "encryption_key_fits": fits,
+                "replay_from": since,
+            }
         )
     else:
-        _print_restored(folder, settings, manifest.taken_at.isoformat()[:19], missing, fits=fits)
+        console = Console(emoji=False, highlight=False, soft_wrap=True)
+        taken_at = manifest.taken_at.isoformat()[:19]
+        console.print(f"Restored {folder}, taken at {taken_at} UTC, into {settings.data_dir}.")
+        _say_what_is_next(console, since, missing, fits=fits)
     if missing or not fits:
         raise typer.Exit(1)
 
 
-def _print_restored(
-    folder: Path, settings: Settings, taken_at: str, missing: int, *, fits: bool
-) -> None:
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
-    console.print(f"Restored {folder}, taken at {taken_at} UTC, into {settings.data_dir}.")
+def _say_what_is_next(console: Console, since: str, missing: int, *, fits: bool) -> None:
     if missing:
         console.print(
             f"{missing:,} reports have lost their artifact. scanherald audit names them; "
@@ -93,8 +98,8 @@ def _print_restored(
             "encryption.key or SCANHERALD_ENCRYPTION_KEYS back before you start; see docs/keys.md."
         )
     console.print(
-        f"Next: start it, scanherald audit, and scanherald replay --from-stream --from {taken_at} "
-        "--only reports,notify for what came after the backup."
+        f"Next: start it, scanherald audit, and scanherald replay --from-stream --from {since} "
+        "--only reports,notify for what the backup does not know."
     )
 
 

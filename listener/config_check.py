@@ -452,6 +452,12 @@ def check_traces(settings: Settings) -> PartHealth:
             "tracing is asked for and not installed",
             "pip install 'scanherald[otel]'",
         )
-    port = url.port or {"https": 443}.get(url.scheme, 80)
+    try:
+        port = url.port or {"https": 443}.get(url.scheme, 80)
+    except ValueError:  # it would quote what may be the end of a password
+        raise InvalidSettings(
+            "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL that can be read; percent-encode special "
+            "characters in the password"
+        ) from None
     with socket.create_connection((url.hostname or "", port), PATIENCE * settings.health_timeout_s):
         return PartHealth("traces", State.HEALTHY, f"{url.hostname}:{port} takes connections")

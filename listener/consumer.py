@@ -39,7 +39,7 @@ from store.deliveries import DeliveryTicket
 from store.heartbeats import HOLDS_S
 from store.ledger import first_line
 from tasks.alerts import alert_dead_letters
-from tasks.heart import Heart
+from tasks.heart import MIGRATION_S, Heart
 from tasks.notifications import start_deliveries
 from tasks.wiring import Wiring
 
@@ -51,9 +51,6 @@ CLOSED_PAUSE_S = 0.2
 """How long the loop waits before it asks again whether workers have caught up."""
 
 WAITS_FOR = {"ledger": "the ledger", "stream": "redis"}
-
-MIGRATION_S = 3600.0
-"""How long a migration of a large ledger may take without a heartbeat."""
 
 LOOKS = 3
 """How often a suspect is looked at alone before it is left dead."""

@@ -398,8 +398,9 @@ def _check_parent(folder: Path) -> PartHealth:
 
 def sqlite_file(settings: Settings) -> Path | None:
     """The file of a SQLite ledger; None for any other database."""
-    url = make_url(settings.ledger_url)
-    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
+    if not settings.ledger_url.startswith("sqlite"):
+        return None  # unread: what a library says of a wrong URL may quote its password
+    return Path(str(make_url(settings.ledger_url).database))
 
 
 def _presence(settings: Settings) -> list[Seen]:

@@ -30,6 +30,7 @@ SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 """What the sentinels themselves ask for, which is not what the primary does."""
 
 SENTINEL_PORT = 26379
+VERIFICATIONS = ("none", "optional", "required")
 VERIFIED = {"ssl_cert_reqs": "required"}
 
 
@@ -79,6 +80,7 @@ def parse_sentinel(url: str) -> SentinelUrl:
         known = ", ".join((*TLS_OPTIONS, *SENTINEL_OPTIONS))
         raise ValueError(f"has the option {unknown[0]}; there are: {known}")
     tls = {name: value for name, value in options.items() if name in TLS_OPTIONS}
+    _check_verification(tls)
     if tls and parts.scheme == "redis+sentinel":
         raise ValueError("has options of TLS, which begins with rediss+sentinel://")
     return SentinelUrl(
@@ -103,9 +105,17 @@ def verified(url: str) -> str:
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
-    if parts.scheme not in TLS_SCHEMES or "ssl_cert_reqs" in options:
+    if parts.scheme not in TLS_SCHEMES:
+        return url
+    if "ssl_cert_reqs" in options:
+        _check_verification(options)
         return url
     return urlunsplit(parts._replace(query=urlencode({**options, **VERIFIED}, safe="/")))
+
+
+def _check_verification(options: Mapping[str, str]) -> None:
+    if options.get("ssl_cert_reqs", "required") not in VERIFICATIONS:
+        raise ValueError(f"has an ssl_cert_reqs that is none of {', '.join(VERIFICATIONS)}")
 
 
 def tls_options(url: str) -> tuple[str, dict[str, str]]:
@@ -118,7 +128,14 @@ def tls_options(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _host(address: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{address}")
-    if not parts.hostname:
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port or SENTINEL_PORT
+    except ValueError:  # it quotes the address, which may be the end of a password
+        raise ValueError(
+            "a sentinel's address is not HOST:PORT; percent-encode special characters in the "
+            "password"
+        ) from None
+    if not host:
         raise ValueError("a sentinel has no host name")
-    return parts.hostname, parts.port or SENTINEL_PORT
+    return host, port

@@ -544,12 +544,14 @@ class Settings(BaseSettings):
             parse_sentinel(value)
             return value
         try:
-            for url in value.split(";"):  # Celery takes several brokers so
-                _ = urlsplit(url).port
+            several = [urlsplit(url) for url in value.split(";")]  # Celery takes several so
+            _ = [url.port for url in several]
         except ValueError:
             raise ValueError(
                 "not a URL that can be read; percent-encode special characters in the password"
             ) from None
+        if len({url.scheme for url in several}) > 1:
+            raise ValueError("several URLs, of which some are of another kind, or without TLS")
         return ";".join(map(verified, value.split(";")))
 
     @model_validator(mode="after")

@@ -124,8 +124,13 @@ class ArtifactStore:
                 self.delete(key)
             return
         for first in range(0, len(keys), LISTED):
-            with _translated(keys[first]):
-                obstore.delete(self._store(), list(keys[first : first + LISTED]))
+            several = list(keys[first : first + LISTED])
+            try:
+                with _translated(keys[first]):
+                    obstore.delete(self._store(), several)
+            except NotFound:  # as Google's store says of one that is absent, leaving others
+                for key in several:
+                    self.delete(key)
 
     def is_there(self, key: str) -> bool:
         """Whether there is an artifact, without reading it.  Raises ArtifactsUnavailable."""

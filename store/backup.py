@@ -59,6 +59,8 @@ def take_backup(
     """
     if target.exists():
         raise InvalidSettings(f"{target} is there already: name a folder that is not")
+    if target.resolve().is_relative_to(artifacts.resolve()):
+        raise InvalidSettings(f"{target} is among the artifacts: name a folder elsewhere")
     draft = target.with_name(f"{target.name}.partial")
     with _told(target):
         shutil.rmtree(draft, ignore_errors=True)
@@ -100,8 +102,10 @@ def restore_backup(source: Path, ledger: Path, artifacts: Path) -> int:
     in the way or broken; nothing that is there is replaced.
     """
     manifest = read_manifest(source)
-    if ledger.exists():
-        raise InvalidSettings(f"{ledger} is there already: move it away, with its -wal and -shm")
+    # What a log holds would be written into the copy, whatever it was a log of.
+    for there in (ledger, *(ledger.with_name(ledger.name + end) for end in ("-wal", "-shm"))):
+        if there.exists():
+            raise InvalidSettings(f"{there} is there already: move it away, with all beside it")
     with _told(source):
         if _sha256(source / LEDGER) != manifest.ledger_sha256:
             raise InvalidSettings(f"{source / LEDGER} is not what was backed up: it was changed")
@@ -110,14 +114,42 @@ def restore_backup(source: Path, ledger: Path, artifacts: Path) -> int:
         ledger.parent.mkdir(parents=True, exist_ok=True)
         draft = ledger.with_name(f"{ledger.name}.partial")
         _copy(source / LEDGER, draft)
-        draft.rename(ledger)
+        try:
+            os.link(draft, ledger)  # a rename would replace what somebody has made meanwhile
+        except FileExistsError as error:
+            raise InvalidSettings(
+                f"{ledger} was made while artifacts were copied: stop the service, move it away"
+            ) from error
+        draft.unlink()
         _sync(ledger.parent)
     return sum(1 for _ in missing_artifacts(source / LEDGER, artifacts))
 
 
+def first_unrecorded(ledger: Path) -> str | None:
+    """The entry id behind the newest that the ledger has, of the stream that is least far.
+
+    None where it has none.  What another listener had in hand then may be older: the
+    audit names it.
+    """
+    with _read(ledger) as connection:
+        newest = connection.execute(
+            "SELECT MAX(CAST(substr(entry_id, 1, instr(entry_id, '-') - 1) AS INTEGER)) "
+            "FROM events WHERE stream IS NOT NULL AND instr(entry_id, '-') > 0 GROUP BY stream"
+        ).fetchall()
+        if not newest:
+            return None
+        (milliseconds,) = min(newest)
+        (sequence,) = connection.execute(
+            "SELECT MAX(CAST(substr(entry_id, instr(entry_id, '-') + 1) AS INTEGER)) FROM events "
+            "WHERE entry_id LIKE ? || '-%'",
+            (str(milliseconds),),
+        ).fetchone()
+    return f"{milliseconds}-{sequence + 1}"
+
+
 def missing_artifacts(ledger: Path, artifacts: Path) -> Iterator[str]:
     """Keys of ready reports of which there is no artifact in the folder."""
-    with closing(_open(ledger)) as connection:
+    with _read(ledger) as connection:
         for (key,) in connection.execute(
             "SELECT artifact_key FROM reports WHERE status = 'ready' ORDER BY artifact_key"
         ):
@@ -139,8 +171,17 @@ def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=20)
 
 
+@contextmanager
+def _read(ledger: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with closing(_open(ledger)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise LedgerUnavailable(f"ledger: {ledger}: {error}") from error
+
+
 def _revision(ledger: Path) -> str:
-    with closing(_open(ledger)) as connection:
+    with _read(ledger) as connection:
         (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return str(revision)
 

@@ -54,6 +54,9 @@ SET tcp_user_timeout = '30s'
 """The server's side of it: of a host that is cut off in mid-transaction the locks are let go.
 No transaction of ours waits so long between two statements."""
 
+READ_ONLY = "25006"
+"""PostgreSQL's word for a transaction that may not write: a demoted primary, or a full disk."""
+
 _QUIET: dict[str, Any] = {"hide_parameters": True}
 """An error's text shows its statement, never the values: they are payloads and addresses."""
 
@@ -141,9 +144,11 @@ class Ledger:
         except (OperationalError, InterfaceError, PoolTimeout) as error:
             raise LedgerUnavailable(f"ledger: {first_line(error)}") from error
         except DBAPIError as error:
-            if error.connection_invalidated:
-                raise LedgerUnavailable(f"ledger: {first_line(error)}") from error
-            raise
+            if getattr(error.orig, "sqlstate", None) == READ_ONLY:
+                self.close()  # connections to it are of no use until it is the primary again
+            elif not error.connection_invalidated:
+                raise
+            raise LedgerUnavailable(f"ledger: {first_line(error)}") from error
 
     def _connected(self) -> Engine:
         engine = self._engines.get(os.getpid())

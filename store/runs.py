@@ -192,7 +192,8 @@ def start_rendering(
 
     The count is what bounds a poison scan: a worker that dies while rendering
     comes back here, and after ``max_tries`` starts the format has failed.
-    A format that this run has made already is not wanted again.
+    A format that this run has made already is not wanted again.  Rows are taken in one
+    order, or two runs of one scan could wait for each other for ever.
     """
     wanted: list[Format] = []
     poisoned: list[Format] = []
@@ -201,7 +202,7 @@ def start_rendering(
         .where(runs.c.run_id == run.run_id, runs.c.state.in_(_UNSETTLED))
         .values(started_attempt=runs.c.attempt)
     )
-    for name in formats:
+    for name in sorted(formats):
         identity = {
             "scan_id": run.scan_id,
             "format": name.value,
@@ -243,7 +244,10 @@ def start_rendering(
             poisoned.append(name)
         else:
             wanted.append(name)
-    return RenderStart(tuple(wanted), tuple(poisoned))
+    return RenderStart(
+        tuple(name for name in formats if name in wanted),
+        tuple(name for name in formats if name in poisoned),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +273,7 @@ def save_rendered(
     Killed between the store's put and this, the format is still ``pending`` and
     is rendered again: the same bytes over the same key.
     """
-    for report in rendered:
+    for report in sorted(rendered, key=lambda report: report.format):
         connection.execute(
             update(reports)
             .where(*_report_identity(run, report.format))
@@ -295,16 +299,23 @@ def _ready(report: RenderedReport, now: datetime) -> dict[str, Any]:
 def save_render_error(
     connection: Connection, run: Run, name: Format, error: str, *, final: bool
 ) -> None:
-    """Note why a format is not there.  ``final``: it failed for good and blocks nothing."""
+    """Note why a format is not there.  ``final``: it failed for good and blocks nothing.
+
+    One that is there meanwhile stays.
+    """
     values: dict[str, Any] = {"error": plain(error)}
     if final:
         values["status"] = "failed"
-    connection.execute(update(reports).where(*_report_identity(run, name)).values(**values))
+    connection.execute(
+        update(reports)
+        .where(*_report_identity(run, name), reports.c.status == "pending")
+        .values(**values)
+    )
 
 
 def forgive_starts(connection: Connection, run: Run, formats: Sequence[Format]) -> None:
     """Begin the count of starts again: what ended them was a passing fault, no poison."""
-    for name in formats:
+    for name in sorted(formats):
         connection.execute(update(reports).where(*_report_identity(run, name)).values(tries=0))
 
 

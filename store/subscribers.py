@@ -318,9 +318,9 @@ def _planned_for(row: RowMapping, box: SecretBox) -> tuple[ChannelAddress, ...]:
     """
     try:
         return open_addresses(row["channels"], box)
-    except InvalidSettings:
-        if row["kinds"] is None:
-            raise
+    except InvalidSettings as error:
+        if row["kinds"] is None:  # of an earlier release, whose key was lost before this one came
+            raise InvalidSettings(f"subscriber {row['subscriber_id']}: {error}") from error
         return tuple(ChannelAddress(kind=ChannelKind(kind), target=CLOSED) for kind in row["kinds"])
 
 

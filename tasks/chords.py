@@ -9,7 +9,6 @@ replay asks to wait behind live ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from typing import Any
 
 from celery import chord
@@ -40,17 +39,22 @@ def dispatch(tickets: Iterable[RunTicket]) -> None:
     dispatches what did not finish under the next attempt, and both attempts
     work on the same rows.
     """
-    waiting = iter(tickets)
-    while batch := list(islice(waiting, PUBLISHED_AT_ONCE)):
-        alone: list[Signature] = []
-        for ticket in batch:
-            message = _message(ticket)
-            if message is not None:
-                alone.append(message)
+    together = wiring.settings().broker_url.startswith("redis")  # others take one at a time
+    alone: list[Signature] = []
+    for ticket in tickets:  # drawn one by one: whoever gives them says with each that it lives
+        message = _message(ticket)
+        if message is not None and together:
+            alone.append(message)
+            if len(alone) == PUBLISHED_AT_ONCE:
+                _publish_together(alone)
+                alone = []
+            continue
+        with broker_faults():
+            if message is None:
+                _chord(ticket)
             else:
-                with broker_faults():
-                    _chord(ticket)
-        _publish_together(alone)
+                message.apply_async()
+    _publish_together(alone)
 
 
 def header_sets(ticket: RunTicket, together_bytes: int) -> list[tuple[Format, ...]]:
@@ -72,7 +76,9 @@ def task_ids(run_id: str, attempt: int, formats: Sequence[str]) -> list[str]:
 
 
 def _publish_together(messages: Sequence[Signature]) -> None:
-    """Publish in one round trip, where the broker can.  Raises BrokerUnavailable."""
+    """Publish in one round trip.  Raises BrokerUnavailable."""
+    if not messages:
+        return
     try:
         with (
             broker_faults(),
@@ -94,13 +100,17 @@ def _message(ticket: RunTicket) -> Signature | None:
     if ticket.needs_data:
         return _signature(FETCH_DATA, ticket, FETCH)
     if not ticket.formats:
-        return _body(ticket).clone(args=([],))
+        alone = _body(ticket).clone(args=([],))
+        alone.link_error(_broken(ticket))
+        return alone
     header = _header(ticket)
     if len(header) > 1:
         return None
     # Nothing to wait for: the body is the one task's callback, published before that is
     # acknowledged, and nothing of it is kept in the result store.
-    header[0].link(_body(ticket))
+    body = _body(ticket)
+    body.link_error(_broken(ticket))
+    header[0].link(body)
     header[0].link_error(_broken(ticket))
     return header[0]
 

@@ -29,6 +29,9 @@ from tasks.sd_notify import notify
 
 log = structlog.get_logger("tasks.heart")
 
+MIGRATION_S = 3600.0
+"""How long a migration of a large ledger may take without a heartbeat."""
+
 FILE_EVERY_S = 1.0
 NOTE_EVERY_S = 10.0
 NOTE_AGAIN_S = 60.0

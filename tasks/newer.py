@@ -38,7 +38,7 @@ HEADER, ORIGIN = "arguments_version", "set_aside_from"
 ASIDE = "newer"
 """The queue of what waits for a newer worker."""
 
-AT_ONCE = 100
+AT_ONCE = 2_000
 """Messages that one look may move: those that still wait go round at the end of the queue."""
 
 

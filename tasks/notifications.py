@@ -23,9 +23,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from schemas.crash_points import CrashPoint, crash_here
 from schemas.errors import (
+    ArtifactsUnavailable,
     BrokerUnavailable,
     ChannelUnavailable,
     DeliveryRejected,
+    InvalidSettings,
     LedgerUnavailable,
     PermanentError,
     TransientError,
@@ -402,8 +404,11 @@ def _blames_address(channel: ChannelKind, error: PermanentError | TransientError
     """Whether a failure speaks against the address.
 
     The mail server is the operator's: its outage says nothing about a mailbox, nor does
-    what it will not take from us, only its refusal of one does.
+    what it will not take from us, only its refusal of one does.  Nor does our own store,
+    which was asked for an attachment or a link.
     """
+    if isinstance(error, ArtifactsUnavailable | LedgerUnavailable | InvalidSettings):
+        return False
     if channel is not ChannelKind.EMAIL:
         return True
     return isinstance(error, DeliveryRejected) and error.of_mailbox

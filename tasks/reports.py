@@ -88,6 +88,8 @@ def render_report(
         )
     except Exception as error:  # a header must not raise: the bug is logged whole, the rest goes on
         log.exception("render_crashed", run_id=run_id, formats=formats)
+        if len(wanted) > 1:  # one of them it was: the next attempt has a task for each
+            return dict.fromkeys(formats, "unfinished")
         return _fail_all(parts, run_id, wanted, f"internal error: {type(error).__name__}: {error}")
 
 

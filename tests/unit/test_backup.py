@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, insert, update
 from typer.testing import CliRunner
 
 from cli.main import app
-from schemas.errors import InvalidSettings
+from schemas.errors import InvalidSettings, LedgerUnavailable
+from store import backup
 from store.backup import (
     ARTIFACTS,
     LEDGER,
     MANIFEST,
+    first_unrecorded,
     missing_artifacts,
     read_manifest,
     restore_backup,
     take_backup,
 )
 from store.runs import list_reports
+from store.tables import events, runs
 from tasks.reports import render_formats
 
 
@@ -148,3 +153,71 @@ def test_the_commands_say_whether_the_key_fits(
     monkeypatch.setenv("SCANHERALD_ENCRYPTION_KEYS", key)
     said = CliRunner().invoke(app, ["restore", str(tmp_path / "b")])
     assert said.exit_code == 0, said.output
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm"])
+def test_a_log_that_was_left_behind_is_in_the_way(
+    installation: Any, tmp_path: Path, end: str
+) -> None:
+    target, place = tmp_path / "backup", tmp_path / "other"
+    take(installation, target)
+    place.mkdir()
+    (place / f"ledger.sqlite3{end}").touch()
+    with pytest.raises(InvalidSettings, match=f"ledger.sqlite3{end} is there already"):
+        restore_backup(target, place / "ledger.sqlite3", place / "artifacts")
+    assert not (place / "ledger.sqlite3").exists()
+
+
+def test_a_ledger_that_somebody_makes_meanwhile_is_not_replaced(
+    installation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, ledger = tmp_path / "backup", tmp_path / "other" / "ledger.sqlite3"
+    take(installation, target)
+    copy = backup._copy
+
+    def make_it_first(source: Path, to: Path) -> None:
+        copy(source, to)
+        ledger.write_bytes(b"somebody's")
+
+    monkeypatch.setattr(backup, "_copy", make_it_first)
+    ledger.parent.mkdir()
+    with pytest.raises(InvalidSettings, match="was made while"):
+        restore_backup(target, ledger, tmp_path / "other" / "artifacts")
+    assert ledger.read_bytes() == b"somebody's"
+
+
+def test_a_backup_among_the_artifacts_is_refused(installation: Any) -> None:
+    _, artifacts = places(installation)
+    with pytest.raises(InvalidSettings, match="among the artifacts"):
+        take(installation, artifacts / "backup")
+
+
+def test_a_file_that_is_no_ledger_is_told(installation: Any, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.sqlite3"
+    sqlite3.connect(empty).close()
+    _, artifacts = places(installation)
+    with pytest.raises(LedgerUnavailable, match="alembic_version"):
+        take_backup(
+            empty, artifacts, tmp_path / "backup", encryption_key="k", now=installation.clock()
+        )
+
+
+def test_a_replay_begins_behind_what_the_stream_that_is_least_far_has_brought(
+    installation: Any, tmp_path: Path
+) -> None:
+    target = tmp_path / "backup"
+    with installation.ledger.write() as connection:
+        for number, (stream, entry) in enumerate(
+            (("a", "900-7"), ("a", "1000-3"), ("a", "1000-12"), ("b", "2000-0")), start=50
+        ):
+            connection.execute(
+                insert(events).values(
+                    source="s", event_id=f"e{number}", stream=stream, entry_id=entry,
+                    payload_size=0, payload_sha256="", outcome="done", seen=1,
+                    recorded_at=installation.clock(),
+                )
+            )  # fmt: skip
+        connection.execute(delete(runs).where(runs.c.event_pk < 50))
+        connection.execute(update(events).where(events.c.event_pk < 2).values(entry_id="x"))
+    take(installation, target)
+    assert first_unrecorded(target / LEDGER) == "1000-13"

@@ -38,6 +38,7 @@ APP = importlib.import_module("tasks.app")  # `tasks.app` is the application its
 OURS = {environment_name(field) for field in Settings.model_fields}
 OTHERS = {
     "FLOWER_CONF",  # Flower's own
+    *(f"AWS_{name}" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "ENDPOINT")),
     "PATH",
     "PYTHONDONTWRITEBYTECODE",
     "PYTHONUNBUFFERED",

@@ -187,3 +187,23 @@ def test_sentinels_that_do_not_answer_are_told_in_few_words() -> None:
 def test_an_unknown_error_is_told_as_it_is_or_with_what_the_caller_knows() -> None:
     assert told(OSError("gone")) == "OSError: gone"
     assert told(OSError("gone"), "see it") == "OSError: gone; see it"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://user:hunter2/et@h1:26379/svc",
+        "redis+sentinel://user:hunter2#et@h1:26379/svc",
+        "rediss+sentinel://h1/svc?ssl_cert_reqs=CERT_REQUIRED",
+        "rediss://h1/0?ssl_cert_reqs=bogus",
+        "amqp://h1//;amqps://h2//",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_and_quotes_no_password(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELERY_BROKER_URL", url)
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+    assert "CELERY_BROKER_URL" in str(caught.value)
