@@ -22,7 +22,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Connection, make_url, select, update
 
 import store
-from schemas.errors import NotFound
+from schemas.errors import LedgerUnavailable, NotFound
 from schemas.events import EventType, decode_entry
 from schemas.notifications import (
     ChannelAddress,
@@ -1878,3 +1878,20 @@ def test_every_state_of_a_delivery_has_its_word_in_the_ledger(ledger: Ledger) ->
     assert due(ledger, NOW + DAY) == []
     assert forget(ledger, NOW + DAY, 9) == 0
     assert maybe_lease(ledger, ticket) is None
+
+
+def test_a_database_that_may_only_be_read_is_away(ledger: Ledger) -> None:
+    with ledger.read() as connection:
+        is_sqlite = connection.dialect.name == "sqlite"
+    only_read = "PRAGMA query_only=ON" if is_sqlite else "SET TRANSACTION READ ONLY"
+
+    def refuse() -> None:
+        with ledger.write() as connection:
+            connection.exec_driver_sql(only_read)  # as a demoted primary, or a full disk
+            connection.execute(tables.runs.delete())
+
+    with pytest.raises(LedgerUnavailable):
+        refuse()
+    ledger.close()
+    with ledger.write() as connection:
+        connection.execute(tables.runs.delete())
