@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -93,7 +93,6 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     from channels.operator_templates import check_templates
     from tasks import app, wiring
     from tasks.app import QUEUES
-    from tasks.heart import MIGRATION_S, Heart
     from tasks.logs import configure_logs
 
     queues = [name for given in options.queues for name in given.split(",")] or QUEUES
@@ -104,12 +103,7 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     wiring.use(settings)
     _ = wiring.current().run_defaults  # as in the listener: a worker records what it fetches
     check_templates(settings.templates_dir)
-    # Until Celery's own loop says that it turns, which it does from its start on.
-    heart = Heart("worker", settings)
-    migrate_patiently(
-        wiring.current().ledger, lambda: heart.beat(waits_for="ledger", holds_s=MIGRATION_S)
-    )
-    heart.beat(waits_for="broker")
+    migrate_patiently(wiring.current().ledger)
     if "notifications" in queues:  # others may have been given no key
         _look_at_addresses(wiring.current())
     wiring.current().close()
@@ -160,12 +154,8 @@ def _check_known(option: str, given: Sequence[str], known: Sequence[str]) -> Non
             raise InvalidSettings(f"{option} {name!r} is not one of: {', '.join(known)}")
 
 
-def migrate_patiently(ledger: Ledger, beat: Callable[[], None] = lambda: None) -> None:
-    """Wait for a ledger that is away, as for a broker; say so once.  ``beat`` before each try."""
-
-    def migrate() -> None:
-        beat()
-        ledger.migrate()
+def migrate_patiently(ledger: Ledger) -> None:
+    """Wait for a ledger that is away, as for a broker; say so once."""
 
     def say_once(state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
@@ -175,7 +165,7 @@ def migrate_patiently(ledger: Ledger, beat: Callable[[], None] = lambda: None) -
         retry=retry_if_exception_type(LedgerUnavailable),
         wait=wait_random_exponential(multiplier=0.2, max=10),
         before_sleep=say_once,
-    )(migrate)
+    )(ledger.migrate)
 
 
 def run_beat(settings: Settings) -> None:

@@ -66,6 +66,7 @@ def test_a_header_that_breaks_lets_the_sweep_go_on_until_the_cap_and_then_says_w
     service: Any, scans: list[bytes], tmp_path: Path
 ) -> None:
     service.environment["SCANHERALD_RUN_MAX_ATTEMPTS"] = "2"
+    service.environment["SCANHERALD_TOGETHER_BYTES"] = "0"  # a chord at the first attempt, too
     service.start("listener", "beat")
     service.supervisor.start(sabotaged_worker(service, tmp_path, BREAKER))
     service.publish({"data": scans[0]})

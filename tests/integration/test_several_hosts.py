@@ -65,6 +65,7 @@ class Installation(Service):
         self.hosts = hosts
         self.environment = settings
         self.supervisor = Supervisor(longest_pause_s=0.5)
+        self.tend_too = []
         self.received = folder / "received"
         self.received.touch()
         (folder / "logs").mkdir()
