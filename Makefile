@@ -7,6 +7,9 @@ LOCKED := --universal --generate-hashes --no-header --no-annotate
 
 IN_IMAGE := -c requirements.lock --extra apprise --extra flower --extra otel
 
+# What measures times has both cores to itself.
+TIMED := tests/integration/test_bulk.py tests/integration/test_hanging_sink.py
+
 MINUTES ?= 5
 LEDGER ?= sqlite
 
@@ -21,7 +24,8 @@ test: $(READY)  ## the tests that need Python packages alone
 
 test-full: $(READY)  ## the tests that need the system packages of .ci/run, or much time
 	$(BIN)/pytest -n 2 --dist loadfile -m full tests/unit tests/contract
-	$(BIN)/pytest -m full --ignore tests/unit --ignore tests/contract
+	$(BIN)/pytest -n 2 --dist loadfile -m full tests/integration $(TIMED:%=--ignore %)
+	$(BIN)/pytest -m full tests/acceptance tests/browser tests/faults $(TIMED)
 
 faults: $(READY)  ## kill -9 everywhere; prints a line per fault test; LEDGER=postgresql: on that
 	LEDGER=$(LEDGER) $(BIN)/pytest tests/faults
