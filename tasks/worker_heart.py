@@ -39,7 +39,8 @@ class BeatingConsumer(PatientConsumer):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        _heart().beat()
+        # The first beat is the first look at the broker: before that Celery has not said yet what
+        # becomes of a SIGTERM, which would leave the file behind.
         if self.hub is not None:  # then the loop itself keeps the timer; else a thread does
             self.timer.call_repeatedly(FILE_EVERY_S, _heart().beat)
         if isinstance(self.pool, SoloPool):

@@ -82,11 +82,11 @@ def test_the_loop_beats_by_its_own_timer(
     heart: Journal, signals: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = consumer(monkeypatch, hub=object(), pool=object())
-    assert len(heart.beats) == 1
+    assert heart.beats == []  # a SIGTERM would leave its file behind
     ((seconds, turn),) = made.timer.entries
     assert seconds <= 1.0
     turn()
-    assert heart.beats == [(None, HOLDS_S)] * 2
+    assert heart.beats == [(None, HOLDS_S)]
 
 
 def test_without_an_event_loop_no_timer_thread_beats_for_a_loop_that_hangs(
@@ -96,7 +96,7 @@ def test_without_an_event_loop_no_timer_thread_beats_for_a_loop_that_hangs(
     assert made.timer.entries == []
     monkeypatch.setattr(Consumer, "perform_pending_operations", lambda _: None)
     made.perform_pending_operations()
-    assert len(heart.beats) == 2
+    assert len(heart.beats) == 1
 
 
 def test_a_worker_that_waits_for_its_broker_beats(
@@ -116,7 +116,7 @@ def test_a_worker_that_waits_for_its_broker_beats(
     made = consumer(monkeypatch, hub=object(), pool=object())
     monkeypatch.setattr(Consumer, "ensure_connected", as_celery_does)
     assert made.ensure_connected(Connection()) == "connected"
-    assert heart.beats[1:] == [("the broker", HOLDS_S)] * 4
+    assert heart.beats == [("the broker", HOLDS_S)] * 4
     assert len(looked) == 3
 
 
@@ -128,7 +128,7 @@ def test_letting_go_of_a_broken_connection_takes_long_and_is_no_hang(
     monkeypatch.setattr(Consumer, "on_close", lambda _: None)
     made.on_connection_error_after_connected(ConnectionError("away"))
     made.on_close()
-    assert heart.beats[1:] == [("the broker", HOLDS_S)] * 3
+    assert heart.beats == [("the broker", HOLDS_S)] * 3
 
 
 def test_a_solo_worker_is_away_for_a_task_at_most(
