@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.exceptions import NotFoundError
 
 from cli.sinks import HttpSink, SinkAnswer
 from schemas.errors import ArtifactsUnavailable, InvalidSettings, NotFound
@@ -327,3 +329,18 @@ def test_a_bucket_that_refuses_is_unavailable_after_few_tries_and_says_why(
     assert KEY in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_one_that_is_absent_stops_no_bulk_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = {"a", "c"}
+
+    def delete(_: object, keys: str | list[str]) -> None:
+        """As Google's store answers: several at once stop at the first that is absent."""
+        for key in [keys] if isinstance(keys, str) else keys:
+            if key not in left:
+                raise NotFoundError(key)
+            left.remove(key)
+
+    monkeypatch.setattr(obstore, "delete", delete)
+    ArtifactStore("gs://bucket").delete_many(["a", "b", "c"])
+    assert left == set()
