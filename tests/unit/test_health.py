@@ -19,6 +19,7 @@ from listener.health import DEPENDENCIES, EVERYTHING, Examiner
 from schemas.errors import BrokerUnavailable, LedgerUnavailable, StreamUnavailable
 from schemas.health import PartHealth, State, worst
 from schemas.notifications import ChannelKind
+from schemas.settings import load_settings
 from store import tables
 from store.endpoints import note_failure
 from store.heartbeats import HOLDS_S
@@ -437,3 +438,9 @@ def test_what_cannot_be_asked_is_refused(states: dict[str, State], arguments: An
     result = CliRunner().invoke(app, ["health", *arguments])
     assert result.exit_code == 1
     assert type(result.exception).__name__ == "InvalidSettings"
+
+
+def test_a_url_that_cannot_be_read_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the password's @ is not encoded: read, an error would quote the rest of it
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:Sec@ret:Hunter2@h/db")
+    assert health.sqlite_file(load_settings()) is None
