@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, desc, func, or_, select, update
+from sqlalchemy.sql.dml import ReturningInsert
 
 from schemas.events import EventType
 from schemas.notifications import ChannelAddress, Hold, Notification
 from schemas.runs import DeliveryState
-from store.ledger import insert, pack, plain, unpack
+from store.ledger import insert_for, pack, plain, unpack
 from store.secrets import SecretBox
 from store.subscribers import seal_addresses
 from store.tables import deliveries, notifications, runs
@@ -58,17 +60,24 @@ def save_notification(
     connection: Connection, notification: Notification, run_id: str | None, now: datetime
 ) -> bool:
     """Write what happened.  False if this event key was told before."""
-    statement = insert(connection, notifications).values(
-        event_key=notification.event_key,
-        type=notification.type.value,
-        domain=plain(notification.domain, 255),
-        severity=notification.severity.value,
-        run_id=run_id,
-        content=pack(msgspec.json.encode(notification)),
-        created_at=now,
-    )
-    written = statement.on_conflict_do_nothing().returning(notifications.c.event_key)
-    return connection.execute(written).one_or_none() is not None
+    row = {
+        "event_key": notification.event_key,
+        "type": notification.type.value,
+        "domain": plain(notification.domain, 255),
+        "severity": notification.severity.value,
+        "run_id": run_id,
+        "content": pack(msgspec.json.encode(notification)),
+        "created_at": now,
+    }
+    written = connection.execute(_insert_news(connection.dialect.name), row)
+    return written.one_or_none() is not None
+
+
+@cache
+def _insert_news(dialect: str) -> ReturningInsert[Any]:
+    """Built once: building costs more than executing.  Nothing for a key that is known."""
+    statement = insert_for(dialect, notifications)
+    return statement.on_conflict_do_nothing().returning(notifications.c.event_key)
 
 
 def is_known(connection: Connection, event_key: str) -> bool:
@@ -127,19 +136,18 @@ def plan_deliveries(
     ]
     if not planned:
         return []
-    written = set(
-        connection.execute(
-            insert(connection, deliveries)
-            .on_conflict_do_nothing()
-            .returning(deliveries.c.delivery_id),
-            planned,
-        ).scalars()
-    )
+    written = set(connection.execute(_plan(connection.dialect.name), planned).scalars())
     return [
         DeliveryTicket(row["delivery_id"], 1, is_replay=replay_id is not None)
         for row in planned
         if row["delivery_id"] in written and row["state"] == DeliveryState.PENDING.value
     ]
+
+
+@cache
+def _plan(dialect: str) -> ReturningInsert[Any]:
+    statement = insert_for(dialect, deliveries)
+    return statement.on_conflict_do_nothing().returning(deliveries.c.delivery_id)
 
 
 def _first_state(recipient: Recipient, now: datetime, started_by: datetime) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, and_, desc, exists, or_, select, update
+from sqlalchemy import Connection, bindparam, desc, exists, or_, select, update
 
 from schemas.reports import HistoryPoint
 from schemas.runs import EarlierEvent, FrozenInputs, RunState
@@ -49,33 +49,63 @@ class EarlierScan:
     score: int | None
 
 
+# The statements of every run's way are built once: building costs more than executing.
+
+_EARLIER = (
+    select(
+        scans.c.scan_id,
+        scans.c.event_pk,
+        scans.c.finished_at,
+        scans.c.score,
+        events.c.payload.is_not(None).label("has_bytes"),
+    )
+    .join(events, events.c.event_pk == scans.c.event_pk)
+    .where(
+        scans.c.domain == bindparam("of_domain"),
+        scans.c.finished_at < bindparam("moment"),
+        scans.c.scan_id != bindparam("this"),
+    )
+    .order_by(desc(scans.c.finished_at), scans.c.scan_id)
+)
+_LATEST = _EARLIER.limit(HISTORY_POINTS)
+_LAST_SCORED = _EARLIER.where(scans.c.score.is_not(None)).limit(1)
+
+_NOT_SETTLED = (
+    select(runs.c.inputs, runs.c.event_pk, runs.c.scan_id)
+    .where(
+        runs.c.run_id == bindparam("this"),
+        runs.c.scan_id.is_not(None),
+        runs.c.state.in_((RunState.RECORDED.value, RunState.DISPATCHED.value)),
+    )
+    .with_for_update()
+)
+
+_other = runs.alias("other")
+_UNUSED_SCAN = select(scans.c.domain, scans.c.finished_at).where(
+    scans.c.scan_id == bindparam("of_scan"),
+    scans.c.event_pk == bindparam("of_event"),
+    ~or_(
+        exists().where(reports.c.run_id == bindparam("this")),
+        exists().where(
+            _other.c.event_pk == bindparam("of_event"), _other.c.run_id != bindparam("this")
+        ),
+    ),
+)
+"""The scan of a run of which nothing has been made yet, and whose event had no other run."""
+
+
 def with_earlier(connection: Connection, inputs: FrozenInputs, this: ThisScan) -> FrozenInputs:
     """The inputs, with the scans of the domain that finished before this one, as recorded by now.
 
     In whichever order they were recorded.
     """
-    earlier = (
-        select(
-            scans.c.scan_id,
-            scans.c.event_pk,
-            scans.c.finished_at,
-            scans.c.score,
-            events.c.payload.is_not(None).label("has_bytes"),
-        )
-        .join(events, events.c.event_pk == scans.c.event_pk)
-        .where(
-            scans.c.domain == this.domain,
-            scans.c.finished_at < this.finished_at,
-            scans.c.scan_id != this.scan_id,
-        )
-        .order_by(desc(scans.c.finished_at), scans.c.scan_id)
-    )
-    before = connection.execute(earlier.limit(HISTORY_POINTS)).all()
+    asked = {"of_domain": this.domain, "moment": this.finished_at, "this": this.scan_id}
+    before = connection.execute(_LATEST, asked).all()
     return msgspec.structs.replace(
         inputs,
         previous_scan_id=before[0].scan_id if before else None,
         previous_event_pk=before[0].event_pk if before else None,
-        earlier=_comparable(connection, before, earlier),
+        earlier=_comparable(connection, before, asked),
         history=tuple(
             HistoryPoint(scan_id=row.scan_id, finished_at=row.finished_at, score=row.score)
             for row in reversed(before)
@@ -91,27 +121,12 @@ def freeze_again(connection: Connection, run_id: str) -> None:
     waits, and finds the first one's.  A run of an event that another run had before,
     such as a replay's, keeps what that one was compared with.
     """
-    row = connection.execute(
-        select(runs.c.inputs, runs.c.event_pk, runs.c.scan_id)
-        .where(
-            runs.c.run_id == run_id,
-            runs.c.scan_id.is_not(None),
-            runs.c.state.in_((RunState.RECORDED.value, RunState.DISPATCHED.value)),
-        )
-        .with_for_update()
-    ).one_or_none()
+    row = connection.execute(_NOT_SETTLED, {"this": run_id}).one_or_none()
     if row is None:
         return
     # a statement of its own: it must see what was committed while we waited for the row
-    other = runs.alias("other")
-    is_used = or_(
-        exists().where(reports.c.run_id == run_id),
-        exists().where(other.c.event_pk == row.event_pk, other.c.run_id != run_id),
-    )
     scan = connection.execute(
-        select(scans.c.domain, scans.c.finished_at).where(
-            and_(scans.c.scan_id == row.scan_id, scans.c.event_pk == row.event_pk), ~is_used
-        )
+        _UNUSED_SCAN, {"of_scan": row.scan_id, "of_event": row.event_pk, "this": run_id}
     ).one_or_none()
     if scan is None:
         return
@@ -123,18 +138,20 @@ def freeze_again(connection: Connection, run_id: str) -> None:
         )
 
 
+_WITH_IDS = select(scans.c.scan_id, scans.c.event_pk, scans.c.cookie_count, scans.c.score).where(
+    scans.c.scan_id.in_(bindparam("ids", expanding=True))
+)
+
+
 def find_scans(connection: Connection, scan_ids: Iterable[str]) -> dict[str, EarlierScan]:
     """The recorded scans with these ids, those that are there, as the ledger knows them now."""
-    rows = connection.execute(
-        select(scans.c.scan_id, scans.c.event_pk, scans.c.cookie_count, scans.c.score).where(
-            scans.c.scan_id.in_(list(scan_ids))
-        )
-    )
+    asked = list(scan_ids)
+    rows = connection.execute(_WITH_IDS, {"ids": asked}) if asked else ()
     return {row.scan_id: EarlierScan(row.event_pk, row.cookie_count, row.score) for row in rows}
 
 
 def _comparable(
-    connection: Connection, before: Sequence[Any], earlier: Select[Any]
+    connection: Connection, before: Sequence[Any], asked: dict[str, Any]
 ) -> tuple[EarlierEvent, ...]:
     """The last scan with a score, however many had none since, and the latest of those.
 
@@ -144,7 +161,7 @@ def _comparable(
     since = list(itertools.takewhile(lambda row: row.score is None, before))
     scored = before[len(since) : len(since) + 1]
     if len(since) == HISTORY_POINTS:
-        scored = connection.execute(earlier.where(scans.c.score.is_not(None)).limit(1)).all()
+        scored = connection.execute(_LAST_SCORED, asked).all()
     return tuple(
         EarlierEvent(row.scan_id, row.event_pk, row.finished_at)
         for row in reversed([*since[:SCANS_SINCE], *scored])

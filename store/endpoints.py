@@ -51,15 +51,15 @@ def endpoint_refusal(
 
 def disabled_endpoints(connection: Connection) -> dict[tuple[str, ChannelKind], str]:
     """Every disabled address by (subscriber id, channel), with the reason as above."""
-    rows = connection.execute(
-        select(endpoints.c.subscriber_id, endpoints.c.channel, endpoints.c.reason).where(
-            endpoints.c.disabled_at.is_not(None)
-        )
-    )
     return {
         (subscriber_id, ChannelKind(channel)): f"{DISABLED}{reason}"
-        for subscriber_id, channel, reason in rows
+        for subscriber_id, channel, reason in connection.execute(_DISABLED)
     }
+
+
+_DISABLED = select(endpoints.c.subscriber_id, endpoints.c.channel, endpoints.c.reason).where(
+    endpoints.c.disabled_at.is_not(None)
+)
 
 
 def find_endpoint(

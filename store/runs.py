@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -27,13 +28,14 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.dml import ReturningInsert
 
 from schemas.errors import NotFound
 from schemas.events import EventType
 from schemas.reports import Format
 from schemas.runs import FrozenInputs, Run, RunState, RunTicket
 from store.events import ticket
-from store.ledger import insert, plain, unpack
+from store.ledger import insert, insert_for, plain, unpack
 from store.tables import events, replays, reports, runs, scans
 
 _UNSETTLED = (RunState.RECORDED.value, RunState.DISPATCHED.value)
@@ -56,6 +58,8 @@ def mark_dispatched(
         connection.execute(_MARK_DISPATCHED, given)
 
 
+# The statements of every run's way are built once: building costs more than executing.
+
 _MARK_DISPATCHED = (
     update(runs)
     .where(
@@ -67,34 +71,40 @@ _MARK_DISPATCHED = (
 )
 
 
+_LOADED = (
+    select(
+        runs.c.run_id,
+        runs.c.event_pk,
+        runs.c.scan_id,
+        runs.c.replay_id,
+        runs.c.state,
+        runs.c.attempt,
+        runs.c.formats,
+        runs.c.inputs,
+        events.c.type,
+        events.c.source,
+        events.c.event_id,
+        events.c.subject,
+        events.c.user_id,
+        events.c.occurred_at,
+        events.c.dataref,
+        events.c.traceparent,
+        events.c.payload,
+        events.c.payload_size,
+        events.c.payload_sha256,
+        scans.c.event_pk.label("scan_event_pk"),
+        replays.c.tells,
+    )
+    .join(events, events.c.event_pk == runs.c.event_pk)
+    .outerjoin(scans, scans.c.scan_id == runs.c.scan_id)
+    .outerjoin(replays, replays.c.replay_id == runs.c.replay_id)
+    .where(runs.c.run_id == bindparam("this"))
+)
+
+
 def load_run(connection: Connection, run_id: str) -> Run:
     """A run with its event.  Raises NotFound."""
-    row = (
-        connection.execute(
-            select(
-                runs,
-                events.c.type,
-                events.c.source,
-                events.c.event_id,
-                events.c.subject,
-                events.c.user_id,
-                events.c.occurred_at,
-                events.c.dataref,
-                events.c.traceparent,
-                events.c.payload,
-                events.c.payload_size,
-                events.c.payload_sha256,
-                scans.c.event_pk.label("scan_event_pk"),
-                replays.c.tells,
-            )
-            .join(events, events.c.event_pk == runs.c.event_pk)
-            .outerjoin(scans, scans.c.scan_id == runs.c.scan_id)
-            .outerjoin(replays, replays.c.replay_id == runs.c.replay_id)
-            .where(runs.c.run_id == run_id)
-        )
-        .mappings()
-        .one_or_none()
-    )
+    row = connection.execute(_LOADED, {"this": run_id}).mappings().one_or_none()
     if row is None:
         raise NotFound(f"no run {run_id}")
     return Run(
@@ -155,29 +165,37 @@ def is_recorded(connection: Connection, run_id: str) -> bool:
 
     To be asked before an artifact is noted: a run may be erased while it is rendered.
     """
-    found = select(runs.c.run_id).where(runs.c.run_id == run_id).with_for_update(read=True)
-    return connection.execute(found).first() is not None
+    return connection.execute(_RECORDED, {"this": run_id}).first() is not None
+
+
+_RECORDED = (
+    select(runs.c.run_id).where(runs.c.run_id == bindparam("this")).with_for_update(read=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RenderStart:
-    """What ``start_rendering`` decided: formats to render now, and those that are settled."""
+    """What ``start_rendering`` decided: formats to render now, and how each stands."""
 
     wanted: tuple[Format, ...]
     poisoned: tuple[Format, ...]
+    statuses: dict[Format, str]
 
 
 def has_unended_start(connection: Connection, run: Run, formats: Sequence[Format]) -> bool:
     """Whether this run started to render one of these formats and never said how it ended."""
-    begun = select(reports.c.format).where(
-        reports.c.scan_id == run.scan_id,
-        reports.c.language == run.inputs.language,
-        reports.c.format.in_([name.value for name in formats]),
-        reports.c.run_id == run.run_id,
-        reports.c.status == "pending",
-        reports.c.tries > 0,
-    )
-    return connection.execute(begun).first() is not None
+    begun = connection.execute(_UNENDED, {"scan": run.scan_id, "run": run.run_id,
+                                          "spoken": run.inputs.language}).scalars()  # fmt: skip
+    return not set(formats).isdisjoint(map(Format, begun))
+
+
+_UNENDED = select(reports.c.format).where(
+    reports.c.scan_id == bindparam("scan"),
+    reports.c.language == bindparam("spoken"),
+    reports.c.run_id == bindparam("run"),
+    reports.c.status == "pending",
+    reports.c.tries > 0,
+)
 
 
 def start_rendering(
@@ -195,59 +213,56 @@ def start_rendering(
     A format that this run has made already is not wanted again.  Rows are taken in one
     order, or two runs of one scan could wait for each other for ever.
     """
-    wanted: list[Format] = []
-    poisoned: list[Format] = []
-    connection.execute(
-        update(runs)
-        .where(runs.c.run_id == run.run_id, runs.c.state.in_(_UNSETTLED))
-        .values(started_attempt=runs.c.attempt)
-    )
-    for name in sorted(formats):
-        identity = {
+    connection.execute(_NOTE_STARTED, {"this": run.run_id})
+    given = [
+        {
+            "report_id": report_id(run, name),
             "scan_id": run.scan_id,
             "format": name.value,
             "language": run.inputs.language,
+            "run_id": run.run_id,
+            "tries": 1,
+            "status": "pending",
+            "created_at": now,
         }
-        # one that has expired meanwhile is made again, whichever run had made it
-        same_run = and_(reports.c.run_id == run.run_id, reports.c.status != "expired")
-        row = connection.execute(
-            insert(connection, reports)
-            .values(
-                report_id=report_id(run, name),
-                run_id=run.run_id,
-                tries=1,
-                status="pending",
-                created_at=now,
-                **identity,
-            )
-            .on_conflict_do_update(
-                index_elements=[reports.c.scan_id, reports.c.format, reports.c.language],
-                set_={
-                    "tries": case((same_run, reports.c.tries + 1), else_=1),
-                    "status": case((same_run, reports.c.status), else_="pending"),
-                    "run_id": run.run_id,
-                },
-            )
-            .returning(reports.c.tries, reports.c.status, reports.c.report_id)
-        ).one()
-        if row.status != "pending":
-            continue
-        if row.tries > max_tries:
-            connection.execute(
-                update(reports)
-                .where(reports.c.report_id == row.report_id)
-                .values(
-                    status="failed",
-                    error=f"given up as poison: {max_tries} starts of rendering never ended",
-                )
-            )
-            poisoned.append(name)
-        else:
-            wanted.append(name)
-    return RenderStart(
-        tuple(name for name in formats if name in wanted),
-        tuple(name for name in formats if name in poisoned),
+        for name in sorted(formats)
+    ]
+    begun = connection.execute(_start(connection.dialect.name), given) if given else ()
+    rows = {Format(row.format): row for row in begun}
+    statuses = {name: str(row.status) for name, row in rows.items()}
+    poisoned = tuple(
+        name for name in formats if statuses[name] == "pending" and rows[name].tries > max_tries
     )
+    for name in poisoned:
+        reason = f"given up as poison: {max_tries} starts of rendering never ended"
+        save_render_error(connection, run, name, reason, final=True)
+        statuses[name] = "failed"
+    wanted = tuple(name for name in formats if statuses[name] == "pending")
+    return RenderStart(wanted, poisoned, statuses)
+
+
+_NOTE_STARTED = (
+    update(runs)
+    .where(runs.c.run_id == bindparam("this"), runs.c.state.in_(_UNSETTLED))
+    .values(started_attempt=runs.c.attempt)
+)
+
+
+@cache
+def _start(dialect: str) -> ReturningInsert[Any]:
+    """Begin reports, or count one more start of theirs."""
+    statement = insert_for(dialect, reports)
+    given = statement.excluded
+    # one that has expired meanwhile is made again, whichever run had made it
+    same_run = and_(reports.c.run_id == given.run_id, reports.c.status != "expired")
+    return statement.on_conflict_do_update(
+        index_elements=[reports.c.scan_id, reports.c.format, reports.c.language],
+        set_={
+            "tries": case((same_run, reports.c.tries + 1), else_=1),
+            "status": case((same_run, reports.c.status), else_="pending"),
+            "run_id": given.run_id,
+        },
+    ).returning(reports.c.format, reports.c.tries, reports.c.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,12 +288,34 @@ def save_rendered(
     Killed between the store's put and this, the format is still ``pending`` and
     is rendered again: the same bytes over the same key.
     """
-    for report in sorted(rendered, key=lambda report: report.format):
-        connection.execute(
-            update(reports)
-            .where(*_report_identity(run, report.format))
-            .values(**_ready(report, now), replay_id=run.replay_id)
-        )
+    made = [
+        {
+            **_ready(report, now),
+            "replay_id": run.replay_id,
+            "of_scan": run.scan_id,
+            "of_format": report.format.value,
+            "of_language": run.inputs.language,
+            "of_run": run.run_id,
+        }
+        for report in sorted(rendered, key=lambda report: report.format)
+    ]
+    if made:
+        connection.execute(_SAVE_RENDERED, made)
+
+
+_SAVE_RENDERED = (
+    update(reports)
+    .where(
+        reports.c.scan_id == bindparam("of_scan"),
+        reports.c.format == bindparam("of_format"),
+        reports.c.language == bindparam("of_language"),
+        reports.c.run_id == bindparam("of_run"),
+    )
+    .values({name: bindparam(name) for name in (
+        "status", "artifact_key", "uri", "size_bytes", "sha256", "rule_pack", "content_sha256",
+        "render_ms", "error", "ready_at", "replay_id",
+    )})
+)  # fmt: skip
 
 
 def _ready(report: RenderedReport, now: datetime) -> dict[str, Any]:
@@ -351,45 +388,61 @@ def save_on_demand(
 def reports_of_run(connection: Connection, run: Run) -> dict[Format, RowMapping]:
     """The report rows of a run's scan in the run's language, by format."""
     rows = connection.execute(
-        select(reports).where(
-            reports.c.scan_id == run.scan_id, reports.c.language == run.inputs.language
-        )
+        _OF_SCAN, {"scan": run.scan_id, "spoken": run.inputs.language}
     ).mappings()
     return {Format(row["format"]): row for row in rows}
 
 
-def settle_done(
-    connection: Connection, run: Run, now: datetime, *, score: int | None, summary: str
-) -> bool:
+_OF_SCAN = select(reports).where(
+    reports.c.scan_id == bindparam("scan"), reports.c.language == bindparam("spoken")
+)
+
+
+def settle_done(connection: Connection, run: Run, now: datetime, *, score: int | None) -> bool:
     """Settle a run.  False if another worker has, or it is dead: then do nothing more.
 
-    In one transaction with the deliveries it plans: killed before the commit,
-    the run is unfinished and the sweep starts its next attempt; after it, the
-    deliveries are there and the sweep starts those that nobody has started.
+    In one transaction with the deliveries it plans, and with ``note_outcome``: killed
+    before the commit, the run is unfinished and the sweep starts its next attempt; after
+    it, the deliveries are there and the sweep starts those that nobody has started.
     """
-    settled = connection.execute(
-        update(runs)
-        .where(runs.c.run_id == run.run_id, runs.c.state.in_(_UNSETTLED))
-        .values(state=RunState.DONE.value, settled_at=now, deadline=None, last_error=None)
-    ).rowcount
-    if not settled:
+    if not connection.execute(_SETTLE_DONE, {"this": run.run_id, "now": now}).rowcount:
         return False
-    if run.replay_id is None:
-        _settle_event(connection, run.event_pk, "done", summary)
-    else:
-        _settle_event_by_replay(connection, run, summary)
     if run.scan_id is not None and (score is not None or run.replay_id is None):
-        connection.execute(
-            update(scans)
-            .where(scans.c.scan_id == run.scan_id, scans.c.event_pk == run.event_pk)
-            .values(score=score)
-        )
+        scored = {"of_scan": run.scan_id, "of_event": run.event_pk, "points": score}
+        connection.execute(_SAVE_SCORE, scored)
     return True
 
 
+_SETTLE_DONE = (
+    update(runs)
+    .where(runs.c.run_id == bindparam("this"), runs.c.state.in_(_UNSETTLED))
+    .values(state=RunState.DONE.value, settled_at=bindparam("now"), deadline=None, last_error=None)
+)
+_SAVE_SCORE = (
+    update(scans)
+    .where(scans.c.scan_id == bindparam("of_scan"), scans.c.event_pk == bindparam("of_event"))
+    .values(score=bindparam("points"))
+)
+
+
 def note_outcome(connection: Connection, run: Run, summary: str) -> None:
-    """Say in the ledger what became of a live run's event, which is settled."""
-    _settle_event(connection, run.event_pk, "done", summary)
+    """Say in the ledger what became of the event of a run that is settled.
+
+    A replay ends what was not ended; what is on record of a live run's end stays.
+    """
+    ended = {"this": run.event_pk, "why": plain(summary)}
+    if run.replay_id is None:
+        connection.execute(_NOTE_OUTCOME, ended)
+    else:
+        ended["why"] = plain(f"{summary}, by replay {run.replay_id}")
+        connection.execute(_NOTE_OUTCOME.where(events.c.outcome != "done"), ended)
+
+
+_NOTE_OUTCOME = (
+    update(events)
+    .where(events.c.event_pk == bindparam("this"))
+    .values(outcome="done", reason=bindparam("why"))
+)
 
 
 def settle_dead(connection: Connection, run_id: str, reason: str, now: datetime) -> bool:
@@ -659,23 +712,6 @@ def oldest_unsettled(connection: Connection) -> datetime | None:
         )
     ).scalar_one()
     return oldest
-
-
-def _settle_event_by_replay(connection: Connection, run: Run, summary: str) -> None:
-    """A replay ends what was not ended; what is on record of a live run's end stays."""
-    connection.execute(
-        update(events)
-        .where(events.c.event_pk == run.event_pk, events.c.outcome != "done")
-        .values(outcome="done", reason=plain(f"{summary}, by replay {run.replay_id}"))
-    )
-
-
-def _settle_event(connection: Connection, event_pk: int, outcome: str, reason: str) -> None:
-    connection.execute(
-        update(events)
-        .where(events.c.event_pk == event_pk)
-        .values(outcome=outcome, reason=plain(reason))
-    )
 
 
 def _report_identity(run: Run, name: Format) -> tuple[Any, ...]:

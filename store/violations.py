@@ -10,13 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, and_, desc, or_, select
+from sqlalchemy import Connection, RowMapping, and_, bindparam, desc, or_, select
+from sqlalchemy.sql.dml import ReturningInsert
 
 from schemas.violations import Sighting, Violation
-from store.ledger import insert, pack, unpack
+from store.ledger import Insert, insert_for, pack, unpack
 from store.tables import scans, standings, violations
+
+# The statements of every run's way are built once: building costs more than executing.
+
+_SCAN = select(scans.c.domain, scans.c.finished_at, scans.c.recorded_at).where(
+    scans.c.scan_id == bindparam("of_scan"), scans.c.event_pk == bindparam("of_event")
+)
+_OF_DOMAIN = (
+    select(violations)
+    .where(violations.c.domain == bindparam("this"))
+    .order_by(violations.c.fingerprint)
+)
 
 
 def take_turn(connection: Connection, scan_id: str, event_pk: int) -> datetime | None:
@@ -27,48 +41,51 @@ def take_turn(connection: Connection, scan_id: str, event_pk: int) -> datetime |
     after it was recorded is taken at that time: a scanner's wrong clock must not
     shut out every scan to come.
     """
-    scan = connection.execute(
-        select(scans.c.domain, scans.c.finished_at, scans.c.recorded_at).where(
-            scans.c.scan_id == scan_id, scans.c.event_pk == event_pk
-        )
-    ).one_or_none()
+    scan = connection.execute(_SCAN, {"of_scan": scan_id, "of_event": event_pk}).one_or_none()
     if scan is None:
         return None
     finished_at = min(scan.finished_at, scan.recorded_at)
-    known = standings.c
-    later = or_(
-        known.finished_at < finished_at,
-        and_(known.finished_at == finished_at, known.scan_id < scan_id),
-    )
-    values = {"scan_id": scan_id, "event_pk": event_pk, "finished_at": finished_at}
-    moved = connection.execute(
-        insert(connection, standings)
-        .values(domain=scan.domain, **values)
-        .on_conflict_do_update(
-            index_elements=[known.domain],
-            set_=values,
-            where=or_(
-                and_(known.scan_id == scan_id, known.event_pk < event_pk),
-                and_(known.scan_id != scan_id, later),
-            ),
-        )
-        .returning(known.domain)
-    ).one_or_none()
+    turn = {
+        "domain": scan.domain,
+        "scan_id": scan_id,
+        "event_pk": event_pk,
+        "finished_at": finished_at,
+    }
+    moved = connection.execute(_move_on(connection.dialect.name), turn).one_or_none()
     return None if moved is None else finished_at
+
+
+@cache
+def _move_on(dialect: str) -> ReturningInsert[Any]:
+    """Make a scan its domain's newest, unless a later one is, or this event."""
+    statement = insert_for(dialect, standings)
+    known, given = standings.c, statement.excluded
+    later = or_(
+        known.finished_at < given.finished_at,
+        and_(known.finished_at == given.finished_at, known.scan_id < given.scan_id),
+    )
+    return statement.on_conflict_do_update(
+        index_elements=[known.domain],
+        set_={name: given[name] for name in ("scan_id", "event_pk", "finished_at")},
+        where=or_(
+            and_(known.scan_id == given.scan_id, known.event_pk < given.event_pk),
+            and_(known.scan_id != given.scan_id, later),
+        ),
+    ).returning(known.domain)
 
 
 def violations_of(connection: Connection, domain: str) -> list[Violation]:
     """All that a domain ever had, open and resolved; at most one for each rule."""
-    rows = connection.execute(
-        select(violations).where(violations.c.domain == domain).order_by(violations.c.fingerprint)
-    ).mappings()
+    rows = connection.execute(_OF_DOMAIN, {"this": domain}).mappings()
     return [_violation(row) for row in rows]
 
 
 def save_violations(connection: Connection, changed: Iterable[Violation]) -> None:
     """Write violations as they are now.  To be called by whoever has the domain's turn."""
-    for violation in changed:
-        values = {
+    rows = [
+        {
+            "domain": violation.domain,
+            "fingerprint": violation.fingerprint,
             "occurrence": violation.occurrence,
             "content": pack(msgspec.json.encode(violation.sighting)),
             "first_seen_at": violation.first_seen_at,
@@ -77,13 +94,24 @@ def save_violations(connection: Connection, changed: Iterable[Violation]) -> Non
             "reminders": violation.reminders,
             "resolved_at": violation.resolved_at,
         }
-        connection.execute(
-            insert(connection, violations)
-            .values(domain=violation.domain, fingerprint=violation.fingerprint, **values)
-            .on_conflict_do_update(
-                index_elements=[violations.c.domain, violations.c.fingerprint], set_=values
-            )
-        )
+        for violation in changed
+    ]
+    if rows:
+        connection.execute(_save(connection.dialect.name), rows)
+
+
+@cache
+def _save(dialect: str) -> Insert:
+    statement = insert_for(dialect, violations)
+    identity = (violations.c.domain, violations.c.fingerprint)
+    return statement.on_conflict_do_update(
+        index_elements=identity,
+        set_={
+            column.name: statement.excluded[column.name]
+            for column in violations.c
+            if column not in identity
+        },
+    )
 
 
 def list_violations(

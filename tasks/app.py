@@ -33,6 +33,7 @@ log = structlog.get_logger("tasks.app")
 
 RENDER_REPORT = "scanherald.render_report"
 FINISH_RUN = "scanherald.finish_run"
+RENDER_AND_FINISH = "scanherald.render_and_finish"
 NOTE_CHORD_ERROR = "scanherald.note_chord_error"
 FETCH_DATA = "scanherald.fetch_data"
 DELIVER = "scanherald.deliver"
@@ -43,6 +44,7 @@ CLEANUP_SCANS = "scanherald.cleanup_scans"
 
 ROUTES = {
     RENDER_REPORT: {"queue": "reports"},
+    RENDER_AND_FINISH: {"queue": "reports"},
     FETCH_DATA: {"queue": "reports"},
     "generate_report_async": {"queue": "reports"},
     "generate_multiple_reports_async": {"queue": "reports"},
@@ -129,6 +131,7 @@ app = _App(
         "tasks.reports",
         "tasks.on_demand",
         "tasks.finish",
+        "tasks.one_task",
         "tasks.fetch",
         "tasks.notifications",
         "tasks.direct",

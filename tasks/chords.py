@@ -20,7 +20,14 @@ from schemas.errors import BrokerUnavailable
 from schemas.reports import Format
 from schemas.runs import RunTicket
 from tasks import wiring
-from tasks.app import FETCH_DATA, FINISH_RUN, NOTE_CHORD_ERROR, RENDER_REPORT, app
+from tasks.app import (
+    FETCH_DATA,
+    FINISH_RUN,
+    NOTE_CHORD_ERROR,
+    RENDER_AND_FINISH,
+    RENDER_REPORT,
+    app,
+)
 from tasks.priorities import priorities_of
 from tasks.publishing import broker_faults
 
@@ -103,16 +110,12 @@ def _message(ticket: RunTicket) -> Signature | None:
         alone = _body(ticket).clone(args=([],))
         alone.link_error(_broken(ticket))
         return alone
-    header = _header(ticket)
-    if len(header) > 1:
+    sets = header_sets(ticket, wiring.settings().together_bytes)
+    if len(sets) > 1:
         return None
-    # Nothing to wait for: the body is the one task's callback, published before that is
-    # acknowledged, and nothing of it is kept in the result store.
-    body = _body(ticket)
-    body.link_error(_broken(ticket))
-    header[0].link(body)
-    header[0].link_error(_broken(ticket))
-    return header[0]
+    whole = _rendering(RENDER_AND_FINISH, ticket, sets[0])  # nothing to wait for: no chord
+    whole.link_error(_broken(ticket))
+    return whole
 
 
 def _chord(ticket: RunTicket) -> None:
@@ -122,15 +125,13 @@ def _chord(ticket: RunTicket) -> None:
 
 
 def _header(ticket: RunTicket) -> list[Signature]:
-    return [
-        _signature(
-            RENDER_REPORT,
-            ticket,
-            "+".join(formats),
-            formats=[name.value for name in formats],
-        )
-        for formats in header_sets(ticket, wiring.settings().together_bytes)
-    ]
+    sets = header_sets(ticket, wiring.settings().together_bytes)
+    return [_rendering(RENDER_REPORT, ticket, formats) for formats in sets]
+
+
+def _rendering(task: str, ticket: RunTicket, formats: Sequence[Format]) -> Signature:
+    names = [name.value for name in formats]
+    return _signature(task, ticket, "+".join(names), formats=names)
 
 
 def _body(ticket: RunTicket) -> Signature:
@@ -147,7 +148,7 @@ def _broken(ticket: RunTicket) -> Signature:
 
 @after_task_publish.connect
 def _header_published(sender: str | None = None, **_: Any) -> None:
-    if sender == RENDER_REPORT:
+    if sender in (RENDER_REPORT, RENDER_AND_FINISH):
         crash_here(CrashPoint.HEADER_PUBLISHED)
 
 

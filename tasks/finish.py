@@ -54,12 +54,21 @@ def finish_run(
     attempt: int,
 ) -> None:
     """Settle a run.  ``header`` holds the statuses of the header's tasks or task, for the log."""
+    finish_attempt(self, header if isinstance(header, list) else [header], run_id, attempt)
+
+
+def finish_attempt(
+    task: Task[..., Any], statuses: list[dict[str, str]], run_id: str, attempt: int
+) -> None:
+    """Settle a run and start its deliveries, or leave it to the sweep.
+
+    Raises Retry, and TransientError after the last one.
+    """
     parts = wiring.current()
-    statuses = header if isinstance(header, list) else [header]
     try:
         # The first delivery of a body behind a header is not counted: the header's start was, for
         # this attempt.  What kills its worker comes back marked as redelivered, and is.
-        came_back = bool((self.request.delivery_info or {}).get("redelivered"))
+        came_back = bool((task.request.delivery_info or {}).get("redelivered"))
         if (came_back or not statuses) and not begin(parts, run_id):
             return
         tickets = settle(parts, run_id, attempt)
@@ -73,7 +82,7 @@ def finish_run(
     except TransientError as error:
         # After the last retry this raises: the run stays unfinished, and the sweep's.
         forgive(parts, run_id)
-        raise retry_soon(self, error, parts) from error
+        raise retry_soon(task, error, parts) from error
     log.info("run_finished", run_id=run_id, header=statuses, deliveries=len(tickets))
     try:
         start_deliveries(tickets)
@@ -155,9 +164,10 @@ def _settle_loaded(
     with parts.ledger.write() as connection:
         summary = f"{len(artifacts)} artifacts, {len(missing)} failed"
         score = report.score.value if report else None
-        if not runs.settle_done(connection, run, parts.clock(), score=score, summary=summary):
+        if not runs.settle_done(connection, run, parts.clock(), score=score):
             return []
-        tickets = _tell(connection, parts, run, report, told, artifacts, summary)
+        tickets, note = _tell(connection, parts, run, report, told, artifacts)
+        runs.note_outcome(connection, run, summary + note)
         crash_here(CrashPoint.BODY_SETTLING)
     crash_here(CrashPoint.BODY_SETTLED)
     return tickets
@@ -177,11 +187,13 @@ def _tell(
     report: Report | None,
     told: list[Notification],
     artifacts: tuple[ArtifactLink, ...],
-    summary: str,
-) -> list[DeliveryTicket]:
-    """Move violations on, plan what there is to tell, and note it: in the body's transaction."""
+) -> tuple[list[DeliveryTicket], str]:
+    """Move violations on and plan what there is to tell: in the body's transaction.
+
+    Returns the tries to start, and what the event's outcome says of it.
+    """
     if not run.tells:
-        return []
+        return [], ""
     if report is not None:
         told = told + follow_violations(connection, parts, run, report, artifacts)
     tickets, known = plan(
@@ -193,12 +205,11 @@ def _tell(
         replay_id=run.replay_id,
     )
     if run.replay_id is not None:
-        return tickets + plan_again(connection, parts, run, told, known, artifacts)
-    summary += f", {len(told)} notifications"
+        return tickets + plan_again(connection, parts, run, told, known, artifacts), ""
+    note = f", {len(told)} notifications"
     if known:
-        summary += f", {len(known)} of them told before: {', '.join(known)}"
-    runs.note_outcome(connection, run, summary)
-    return tickets
+        note += f", {len(known)} of them told before: {', '.join(known)}"
+    return tickets, note
 
 
 def foresee_news(parts: Wiring, run: Run) -> list[Notification]:
@@ -214,13 +225,9 @@ def _settle_superseded(parts: Wiring, run: Run) -> None:
     """The scan was sent again with other content: the later run tells of it."""
     log.info("run_superseded", run_id=run.run_id, scan_id=run.scan_id)
     with parts.ledger.write() as connection:
-        runs.settle_done(
-            connection,
-            run,
-            parts.clock(),
-            score=None,
-            summary="superseded: the same scan id came again in a later event",
-        )
+        if runs.settle_done(connection, run, parts.clock(), score=None):
+            summary = "superseded: the same scan id came again in a later event"
+            runs.note_outcome(connection, run, summary)
 
 
 def link(parts: Wiring, key: str, uri: str) -> str:

@@ -28,7 +28,7 @@ from tasks.queues import queue_depth
 
 log = structlog.get_logger("tasks.newer")
 
-ARGUMENTS_VERSION = 2
+ARGUMENTS_VERSION = 3
 """Raised whenever a task is added or its arguments change; tests/data/task-arguments.json says
 with what.  A task that is taken away stays registered for one release, for what is still queued.
 1 is release 0.1, whose messages say nothing."""

@@ -58,18 +58,26 @@ PRESENTATIONS_KEPT = 4
 def render_report(
     self: Task[..., Any], run_id: str, attempt: int, formats: list[str]
 ) -> dict[str, str]:
+    """Render ``formats`` of a run: a header task."""
+    return render_attempt(self, run_id, attempt, formats)
+
+
+def render_attempt(
+    task: Task[..., Any], run_id: str, attempt: int, formats: list[str]
+) -> dict[str, str]:
     """Render ``formats`` of a run; each is ready, failed, unfinished, superseded or cancelled.
 
     ``unfinished`` means that a passing fault outlasted the fast retries; the
     body then leaves the run to the sweep's next attempt.  ``gone``: the run was erased.
+    Raises Retry, and nothing else.
     """
     parts = wiring.current()
     wanted = [Format(name) for name in formats]
     try:
         return render_formats(parts, run_id, wanted)
     except TransientError as error:
-        if self.request.retries < parts.settings.task_max_retries:
-            raise retry_soon(self, error, parts) from error
+        if task.request.retries < parts.settings.task_max_retries:
+            raise retry_soon(task, error, parts) from error
         log.warning("render_unfinished", run_id=run_id, attempt=attempt, error=str(error))
         return dict.fromkeys(formats, "unfinished")
     except NotFound:
@@ -118,7 +126,6 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
                 max_tries=parts.settings.render_max_tries,
                 now=parts.clock(),
             )
-            rows = runs.reports_of_run(connection, run)
     if one_by_one:
         return {
             name: status
@@ -126,7 +133,7 @@ def render_formats(parts: Wiring, run_id: str, formats: Sequence[Format]) -> dic
             for name, status in render_formats(parts, run_id, [one]).items()
         }
     crash_here(CrashPoint.RENDER_COUNTED)
-    statuses = {name.value: str(rows[name]["status"]) for name in formats}
+    statuses = {name.value: status for name, status in start.statuses.items()}
     if not start.wanted:
         return statuses
     try:

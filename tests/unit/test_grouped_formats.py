@@ -58,8 +58,7 @@ def test_a_body_that_breaks_has_its_run_taken_up_soon(
 ) -> None:
     message = chords._message(RunTicket("r-1", 1, formats, needs_data=False, data_bytes=1))
     assert message is not None
-    body = message.options["link"][0] if formats else message
-    (broken,) = body.options["link_error"]
+    (broken,) = message.options["link_error"]
     assert broken["kwargs"] == {"run_id": "r-1", "attempt": 1}
 
 
