@@ -72,7 +72,7 @@ def test_listeners_workers_and_sweeps_of_several_processes_share_one_database(
         line["task_id"]
         for number in (1, 2)
         for line in service.log_lines(f"worker-{number}")
-        if line["event"] == "task_started" and line["task"] == "scanherald.render_report"
+        if line["event"] == "task_started" and line["task"] == "scanherald.render_and_finish"
     )
     assert set(begun.values()) == {1}, "no attempt was published twice"
     sends = Counter(request.headers["webhook-id"] for request in service.sink.requests)

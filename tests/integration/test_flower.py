@@ -63,7 +63,7 @@ def test_flower_shows_workers_queues_and_the_tasks_of_a_scan(
         # it tells workers every five seconds to send events; the sweep's come each second
         service.wait(lambda: "scanherald.sweep" in tasks_shown(port))
         service.publish({"data": scans[0]})
-        wanted = {"scanherald.render_report", "scanherald.finish_run"}
+        wanted = {"scanherald.render_and_finish"}
         service.wait(lambda: wanted <= tasks_shown(port))
         assert 'id="reports"' in fetch(port, "/broker")
     finally:
