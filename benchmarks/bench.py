@@ -23,6 +23,7 @@ from benchmarks.fan_in import measure_fan_in
 from benchmarks.figures import Figure, as_markdown, draw_table
 from benchmarks.growth import measure_growth, measure_processes
 from benchmarks.intake import KINDS, measure_intake
+from benchmarks.layouts import measure_layouts
 from benchmarks.ledger_writes import count_writes
 from benchmarks.machine import describe_machine
 from benchmarks.measure import in_fresh_process
@@ -86,6 +87,10 @@ def _growth(full: bool) -> Iterable[Figure]:
         yield from measure_processes(100)
 
 
+def _layouts(full: bool) -> Iterable[Figure]:
+    return measure_layouts(full=full)
+
+
 PARTS: dict[str, Callable[[bool], Iterable[Figure]]] = {
     "start-up": _startup,
     "ledger": _ledger,
@@ -93,6 +98,7 @@ PARTS: dict[str, Callable[[bool], Iterable[Figure]]] = {
     "fan-in": _fan_in,
     "render": _render,
     "end-to-end": _end_to_end,
+    "layouts": _layouts,
     "growth": _growth,
 }
 

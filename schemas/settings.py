@@ -177,10 +177,10 @@ class Settings(BaseSettings):
         60.0, gt=0, description="How often a listener trims and removes idle consumers, s."
     )
     together_bytes: int = Field(
-        262_144,
+        1_048_576,
         ge=0,
-        description="Scans of at most so many bytes have all formats made by one task; "
-        "0: always a task for each.",
+        description="A scan of at most so many bytes is one task for all formats and its end; "
+        "0: always a chord with a task for each format.",
     )
     reports_high_water: int = Field(
         1000, ge=1, description="Waiting report tasks at which listeners stop reading."
