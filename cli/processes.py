@@ -104,7 +104,7 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     _ = wiring.current().run_defaults  # as in the listener: a worker records what it fetches
     check_templates(settings.templates_dir)
     migrate_patiently(wiring.current().ledger)
-    if "notifications" in queues:  # others may have been given no key
+    if {"reports", "notifications"} & set(queues):  # others may have been given no key
         _look_at_addresses(wiring.current())
     wiring.current().close()
     arguments = [
