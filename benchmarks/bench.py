@@ -24,13 +24,14 @@ from benchmarks.figures import Figure, as_markdown, draw_table
 from benchmarks.growth import measure_growth, measure_processes
 from benchmarks.intake import KINDS, measure_intake
 from benchmarks.layouts import measure_layouts
-from benchmarks.ledger_writes import count_writes
+from benchmarks.ledger_writes import LAYOUTS, count_writes
 from benchmarks.machine import describe_machine
 from benchmarks.measure import in_fresh_process
 from benchmarks.render import FLOOR_TARGETS
 from benchmarks.scans import Variant
 from benchmarks.startup import measure_startup
 from schemas.reports import DEFAULT_FORMATS, Format
+from tests.postgresql import DEBIAN, run_cluster
 
 WIDTH = 220
 """Columns of the table where there is no terminal to ask."""
@@ -41,7 +42,15 @@ def _startup(full: bool) -> Iterable[Figure]:
 
 
 def _ledger(_full: bool) -> Iterable[Figure]:
-    return in_fresh_process(count_writes)
+    yield from in_fresh_process(count_writes)
+    if next(DEBIAN.glob("*/bin/initdb"), None) is None:
+        return
+    with run_cluster() as cluster:
+        urls = {}
+        for number, layout in enumerate(LAYOUTS):
+            cluster.administer(f"CREATE DATABASE ledger_{number}")
+            urls[layout] = cluster.url(f"ledger_{number}")
+        yield from in_fresh_process(count_writes, urls)
 
 
 def _intake(full: bool) -> Iterable[Figure]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -59,23 +59,29 @@ class CountedLedger(Ledger):
         self.writes[self.stage] += 1
 
 
-def count_writes() -> list[Figure]:
-    """Figures for each way to share formats out.  For a fresh process."""
+def count_writes(urls: Mapping[str, str] | None = None) -> list[Figure]:
+    """Figures for each way to share formats out.  For a fresh process.
+
+    ``urls`` are those of an empty PostgreSQL database for each layout; SQLite without.
+    """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     figures = []
+    engine = "PostgreSQL" if urls else "SQLite"
     for layout, headers in LAYOUTS.items():
-        writes, cpu = _take_scans(headers)
+        writes, cpu = _take_scans(headers, urls[layout] if urls else None)
         whole = writes["header"] + writes["body"] + writes["deliveries"]
         figures.append(
             Figure(
-                "ledger", f"write transactions of a scan, {layout}, {HOOKS} deliveries", whole,
+                f"ledger, {engine}",
+                f"write transactions of a scan, {layout}, {HOOKS} deliveries", whole,
                 None, "", whole, "", None if len(headers) == 4 else Target(10, ""),
                 {stage: count for stage, count in writes.items() if stage != "set-up"},
             )
         )  # fmt: skip
         figures.append(
             Figure(
-                "stages", f"CPU of a scan of {COOKIES} cookies, {layout}, without Celery",
+                f"stages, {engine}",
+                f"CPU of a scan of {COOKIES} cookies, {layout}, without Celery",
                 sum(cpu.values()), None, "ms",
                 told={stage: f"{spent:.2f} ms" for stage, spent in cpu.items()},
             )
@@ -83,11 +89,14 @@ def count_writes() -> list[Figure]:
     return figures
 
 
-def _take_scans(headers: tuple[tuple[Format, ...], ...]) -> tuple[Counter[str], dict[str, float]]:
+def _take_scans(
+    headers: tuple[tuple[Format, ...], ...], url: str | None
+) -> tuple[Counter[str], dict[str, float]]:
     """Write transactions of one scan by stage, and its CPU milliseconds by stage."""
     with tempfile.TemporaryDirectory() as folder, sink() as arrivals:
         address = f"127.0.0.1:{arrivals.port}"
-        settings = load_settings(data_dir=Path(folder), http_allow=(address,), **UNPACED)
+        chosen = {} if url is None else {"DATABASE_URL": url}
+        settings = load_settings(data_dir=Path(folder), http_allow=(address,), **UNPACED, **chosen)
         wiring.use(settings)
         parts = wiring.current()
         ledger = CountedLedger(settings.ledger_url)
@@ -124,7 +133,8 @@ def _take_one(
     with stage("header"):
         for formats in headers:
             render_formats(parts, run_id, formats)
-    reports._assessed.clear()  # as in another process of the pool
+    if len(headers) > 1:
+        reports._assessed.clear()  # as in another process of the pool
     with stage("body"):
         tickets = settle(parts, run_id, 1)
     with stage("deliveries"):
