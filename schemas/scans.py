@@ -164,7 +164,7 @@ def cut(text: str, limit: int) -> str:
 
     The bound wins: where it is shorter than the mark, only the mark's start is left.
     """
-    if len(text) * 4 <= limit:
+    if len(text) * 4 <= limit or (len(text) <= limit and text.isascii()):
         return text
     raw = text.encode("utf-8", "surrogatepass")
     if len(raw) <= limit:
