@@ -98,7 +98,10 @@ def record_batch(
     # taken in one order, an event's run before the event as everywhere, or each could wait for
     # the other for ever.
     by_identity = sorted(range(len(decoded)), key=lambda place: _identity(decoded[place].event))
-    event_pks = {place: _insert_event(connection, decoded[place], now) for place in by_identity}
+    inserted = _insert_events(connection, [decoded[place] for place in by_identity], now)
+    event_pks = {  # of two with one identity the first is new, the other its repeat
+        place: inserted.pop(_identity(decoded[place].event), None) for place in by_identity
+    }
     repeats = [decoded[place] for place in by_identity if event_pks[place] is None]
     tickets = _recorded_but_never_dispatched(connection, repeats)
     for item in repeats:
@@ -152,7 +155,7 @@ def record_for_replay(
     None if the ledger has got to know it meanwhile: then it is a repeat, and counted.
     """
     presentation = ensure_presentation(connection, defaults.presentation, now)
-    event_pk = _insert_event(connection, item, now)
+    event_pk = _insert_events(connection, [item], now).get(_identity(item.event))
     if event_pk is None:
         _count_repeat(connection, item)
         return None
@@ -352,8 +355,9 @@ _RUN_INSERT = runs.insert()
 
 @cache
 def _event_insert(dialect: str) -> ReturningInsert[Any]:
-    """A new event, whose key is returned; nothing for one that is known."""
-    return insert_for(dialect, events).on_conflict_do_nothing().returning(events.c.event_pk)
+    """New events, whose keys are returned; nothing for one that is known."""
+    statement = insert_for(dialect, events).on_conflict_do_nothing()
+    return statement.returning(events.c.source, events.c.event_id, events.c.event_pk)
 
 
 @cache
@@ -368,31 +372,38 @@ def _scan_upsert(dialect: str) -> Insert:
     )
 
 
-def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> int | None:
-    """The new event's key, or None for a repeat."""
+def _insert_events(
+    connection: Connection, items: Sequence[DecodedEntry], now: datetime
+) -> dict[tuple[str, str], int]:
+    """The keys of new events by their identity; a repeat has none.  In the order given."""
+    if not items:
+        return {}
+    rows = connection.execute(
+        _event_insert(connection.dialect.name), [_event_row(item, now) for item in items]
+    )
+    return {(source, event_id): event_pk for source, event_id, event_pk in rows}
+
+
+def _event_row(item: DecodedEntry, now: datetime) -> dict[str, Any]:
     event = item.event
-    event_pk: int | None = connection.execute(
-        _event_insert(connection.dialect.name),
-        {
-            "source": event.source,
-            "event_id": event.event_id,
-            "stream": item.entry.stream,
-            "entry_id": item.entry.entry_id,
-            "type": event.type.value,
-            "subject": event.domain,
-            "user_id": event.userid,
-            "occurred_at": (event.scan.finished_at if event.scan else None) or event.time or now,
-            "traceparent": event.traceparent,
-            "dataref": plain(event.dataref, 8192),
-            "payload": pack(event.data) if event.data else None,
-            "payload_size": len(event.data),
-            "payload_sha256": hashlib.sha256(event.data).hexdigest(),
-            "outcome": "pending",
-            "seen": 1,
-            "recorded_at": now,
-        },
-    ).scalar_one_or_none()
-    return event_pk
+    return {
+        "source": event.source,
+        "event_id": event.event_id,
+        "stream": item.entry.stream,
+        "entry_id": item.entry.entry_id,
+        "type": event.type.value,
+        "subject": event.domain,
+        "user_id": event.userid,
+        "occurred_at": (event.scan.finished_at if event.scan else None) or event.time or now,
+        "traceparent": event.traceparent,
+        "dataref": plain(event.dataref, 8192),
+        "payload": pack(event.data) if event.data else None,
+        "payload_size": len(event.data),
+        "payload_sha256": hashlib.sha256(event.data).hexdigest(),
+        "outcome": "pending",
+        "seen": 1,
+        "recorded_at": now,
+    }
 
 
 def _count_repeat(connection: Connection, item: DecodedEntry) -> None:
