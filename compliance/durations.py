@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 DAY = 86_400
 MONTH = 2_629_800
@@ -27,7 +28,7 @@ _UNITS = {
 }  # fmt: skip
 _SESSION_WORDS = frozenset({"session", "session cookie", "end of session", "browser session"})
 _LONGEST_TEXT = 64
-"""No stated lifetime is longer; hostile text is not searched."""
+"""No stated lifetime is longer; hostile text is neither searched nor remembered."""
 
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)(?:,? (?:and )?|$)")
 
@@ -45,12 +46,19 @@ def read_duration(value: str | float | None) -> Duration:
     """Read a scanner's duration: words, a number of seconds, or nothing.  Never raises."""
     if value is None:
         return Duration(None, None, is_session=False)
-    if isinstance(value, str):
-        words = " ".join(value.split()).lower() if len(value) <= _LONGEST_TEXT else ""
-        if words in _SESSION_WORDS:
-            return Duration(value, None, is_session=True)
-        return Duration(value if value.strip() else None, _seconds(words), is_session=False)
-    return Duration(f"{value:.15g} s", _bounded(float(value)), is_session=False)
+    if not isinstance(value, str):
+        return Duration(f"{value:.15g} s", _bounded(float(value)), is_session=False)
+    if len(value) > _LONGEST_TEXT:
+        return Duration(value if value.strip() else None, None, is_session=False)
+    return _read_words(value)
+
+
+@lru_cache(maxsize=1024)
+def _read_words(text: str) -> Duration:
+    words = " ".join(text.split()).lower()
+    if words in _SESSION_WORDS:
+        return Duration(text, None, is_session=True)
+    return Duration(text if words else None, _seconds(words), is_session=False)
 
 
 def _seconds(words: str) -> int | None:

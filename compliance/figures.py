@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -27,40 +28,45 @@ _BUCKETS = (
     ("thirteen", 13 * MONTH),
     ("twenty_four", 24 * MONTH),
 )
-_LABELS = ("session", *(name for name, _ in _BUCKETS), "longer", "unknown")
+_NAMES = (*(name for name, _ in _BUCKETS), "longer")
+_LIMITS = tuple(limit for _, limit in _BUCKETS)
+_LABELS = ("session", *_NAMES, "unknown")
 
 
 def sum_up(
     cookies: Sequence[InventoryCookie], storage_keys: int, findings: Sequence[Finding]
 ) -> Totals:
     """The figures of the first page."""
-    parties = Counter(cookie.party for cookie in cookies)
-    categories = Counter(cookie.category for cookie in cookies)
-    severities = Counter(finding.severity for finding in findings)
+    parties = [cookie.party for cookie in cookies]
+    categories = [cookie.category for cookie in cookies]
+    severities = [finding.severity for finding in findings]
     return Totals(
         cookies=len(cookies),
         storage_keys=storage_keys,
-        first_party=parties[Party.FIRST],
-        third_party=parties[Party.THIRD],
-        unknown_party=parties[Party.UNKNOWN],
+        first_party=parties.count(Party.FIRST),
+        third_party=parties.count(Party.THIRD),
+        unknown_party=parties.count(Party.UNKNOWN),
         before_consent=sum(cookie.before_consent is True for cookie in cookies),
         session=sum(cookie.is_session for cookie in cookies),
-        categories=tuple(Count(label=word, count=categories[word]) for word in Category),
-        severities=tuple(Count(label=word, count=severities[word]) for word in reversed(Severity)),
+        categories=tuple(Count(label=word, count=categories.count(word)) for word in Category),
+        severities=tuple(
+            Count(label=word, count=severities.count(word)) for word in reversed(Severity)
+        ),
     )
 
 
 def count_consent(cookies: Sequence[InventoryCookie]) -> tuple[ConsentCount, ...]:
     """For every category, how many cookies were set before and after a choice."""
-    counts = Counter((cookie.category, cookie.before_consent) for cookie in cookies)
-    return tuple(
-        ConsentCount(
-            category=category,
-            before=counts[category, True],
-            after=counts[category, False],
-            unknown=counts[category, None],
-        )
-        for category in Category
+    return tuple(_consent(category, cookies) for category in Category)
+
+
+def _consent(category: Category, cookies: Sequence[InventoryCookie]) -> ConsentCount:
+    before = [cookie.before_consent for cookie in cookies if cookie.category is category]
+    return ConsentCount(
+        category=category,
+        before=before.count(True),
+        after=before.count(False),
+        unknown=before.count(None),
     )
 
 
@@ -75,8 +81,7 @@ def _bucket(cookie: InventoryCookie) -> str:
         return "session"
     if cookie.duration_seconds is None:
         return "unknown"
-    seconds = cookie.duration_seconds
-    return next((name for name, limit in _BUCKETS if seconds <= limit), "longer")
+    return _NAMES[bisect_left(_LIMITS, cookie.duration_seconds)]
 
 
 def list_third_parties(cookies: Sequence[InventoryCookie]) -> tuple[ThirdParty, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from compliance.durations import read_duration
@@ -39,6 +40,9 @@ _PARTIES = {
     "thirdparty": Party.THIRD, "third": Party.THIRD, "3rdparty": Party.THIRD,
 }  # fmt: skip
 
+_LONGEST_WORD = 64
+"""No word of a table is longer; hostile text is neither searched nor remembered."""
+
 
 @dataclass(slots=True)
 class StringBound:
@@ -49,6 +53,8 @@ class StringBound:
 
     def __call__(self, text: str) -> str:
         """The text, cut and marked where it is too long."""
+        if len(text) * 4 <= self.limit:
+            return text  # nearly all of them
         bounded = cut(text, self.limit)
         if bounded is not text:
             self.cuts += 1
@@ -56,24 +62,27 @@ class StringBound:
 
     def optional(self, text: str | None) -> str | None:
         """The bounded text; None where the source said nothing or only blanks."""
-        if text is None or not text.strip():
+        if not text or text.isspace():
             return None
-        return self(text)
+        return text if len(text) * 4 <= self.limit else self(text)
 
 
 def category_of(word: str | None) -> Category:
     """One of the five, whatever case, spaces, hyphens and underscores the word came with."""
-    return CATEGORIES.get(_letters(word), Category.UNCLASSIFIED)
+    return CATEGORIES.get(_letters_of(word), Category.UNCLASSIFIED)
 
 
 def party_of(word: str | None) -> Party:
     """First or third where the scanner says so, else unknown."""
-    return _PARTIES.get(_letters(word), Party.UNKNOWN)
+    return _PARTIES.get(_letters_of(word), Party.UNKNOWN)
 
 
-def _letters(word: str | None) -> str:
-    if word is None or len(word) > 64:
-        return ""
+def _letters_of(word: str | None) -> str:
+    return "" if word is None or len(word) > _LONGEST_WORD else _letters(word)
+
+
+@lru_cache(maxsize=1024)
+def _letters(word: str) -> str:
     return "".join(char for char in word.lower() if char.isalnum())
 
 
@@ -85,6 +94,7 @@ def list_cookies(cookies: Iterable[Cookie], bound: StringBound) -> list[Inventor
 def _entry(number: int, cookie: Cookie, bound: StringBound) -> InventoryCookie:
     duration = read_duration(cookie.cookie_duration)
     after = cookie.set_after_accept
+    purposes = cookie.iab_purposes
     return InventoryCookie(
         number=number,
         name=bound(cookie.name),
@@ -103,9 +113,9 @@ def _entry(number: int, cookie: Cookie, bound: StringBound) -> InventoryCookie:
         http_only=cookie.http_only,
         same_site=bound.optional(cookie.same_site),
         before_consent=None if after is None else not after,
-        iab_purposes=tuple(
-            bound(str(purpose)) for purpose in (cookie.iab_purposes or ())[:MAX_IAB_PURPOSES]
-        ),
+        iab_purposes=tuple([bound(str(purpose)) for purpose in purposes[:MAX_IAB_PURPOSES]])
+        if purposes
+        else (),
         classified_by=bound.optional(cookie.source),
         ml_confidence=cookie.ml_confidence,
         needs_review=cookie.requires_review is True,

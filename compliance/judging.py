@@ -1,12 +1,11 @@
-"""One cookie, one storage key at a time: what a pack's rules find, and on which evidence.
+"""What a pack's rules find, and on which evidence.
 
-Conditions are turned into predicates here; there is no code in data.
+Each condition picks among the cookies here; there is no code in data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import msgspec
 
@@ -38,37 +37,39 @@ MAX_EVIDENCE = 100
 MAX_LABEL_BYTES = 160
 """A label points at the evidence; the full value stands in the inventory."""
 
-CookieTest: TypeAlias = Callable[[InventoryCookie], bool]
 
-
-def cookie_test(condition: Condition) -> CookieTest:
-    """The predicate that ``condition`` describes."""
+def pick(condition: Condition, cookies: Sequence[InventoryCookie]) -> Sequence[InventoryCookie]:
+    """Those of ``cookies`` that ``condition`` holds for, in their order."""
+    # A list at a time, not a cookie at a time: a call for each cookie would cost the most.
     match condition:
         case All(of=parts):
-            every = [cookie_test(part) for part in parts]
-            return lambda cookie: all(test(cookie) for test in every)
+            for part in parts:
+                cookies = pick(part, cookies)
+            return cookies
         case AnyOf(of=parts):
-            some = [cookie_test(part) for part in parts]
-            return lambda cookie: any(test(cookie) for test in some)
+            some = {cookie.number for part in parts for cookie in pick(part, cookies)}
+            return [cookie for cookie in cookies if cookie.number in some]
         case CategoryIs(any_of=categories):
-            return lambda cookie: cookie.category in categories
+            return [cookie for cookie in cookies if cookie.category in categories]
         case PartyIs(any_of=parties):
-            return lambda cookie: cookie.party in parties
+            return [cookie for cookie in cookies if cookie.party in parties]
         case BeforeConsent():
-            return lambda cookie: cookie.before_consent is True
+            return [cookie for cookie in cookies if cookie.before_consent is True]
         case SessionCookie():
-            return lambda cookie: cookie.is_session
+            return [cookie for cookie in cookies if cookie.is_session]
         case LifetimeOver(months=months):
             limit = months * MONTH
-            return lambda cookie: (cookie.duration_seconds or 0) > limit
+            return [cookie for cookie in cookies if (cookie.duration_seconds or 0) > limit]
         case Missing(field=field):
-            return lambda cookie: getattr(cookie, field) is None
+            return [cookie for cookie in cookies if getattr(cookie, field) is None]
         case FlagIs(flag=flag, value=value):
-            return lambda cookie: getattr(cookie, flag) is value
+            return [cookie for cookie in cookies if getattr(cookie, flag) is value]
         case SameSiteIs(any_of=words):
-            return lambda cookie: (cookie.same_site or "").strip().lower() in words
+            return [
+                cookie for cookie in cookies if (cookie.same_site or "").strip().lower() in words
+            ]
         case NeedsReview():
-            return lambda cookie: cookie.needs_review
+            return [cookie for cookie in cookies if cookie.needs_review]
 
 
 def judge(
@@ -84,17 +85,21 @@ def judge(
     """
     findings: list[Finding] = []
     named: list[list[str]] = [[] for _ in cookies]
+    known: dict[int, Evidence] = {}  # one cookie is the same evidence for every rule
     for rule in pack.rules:
         if isinstance(rule.when, StorageKeyPresent):
             count = len(storages)
             evidence = [_storage_evidence(key, texts) for key in storages[:MAX_EVIDENCE]]
         else:
-            test = cookie_test(rule.when)
-            hits = [cookie for cookie in cookies if test(cookie)]
+            hits = pick(rule.when, cookies)
             for cookie in hits:
                 named[cookie.number - 1].append(rule.id)
             count = len(hits)
-            evidence = [_cookie_evidence(cookie, texts) for cookie in hits[:MAX_EVIDENCE]]
+            shown = hits[:MAX_EVIDENCE]
+            for cookie in shown:
+                if cookie.number not in known:
+                    known[cookie.number] = _cookie_evidence(cookie, texts)
+            evidence = [known[cookie.number] for cookie in shown]
         if count:
             findings.append(_finding(rule, count, evidence, texts))
     findings.sort(key=lambda finding: (-finding.severity.rank, -finding.count, finding.rule_id))
@@ -121,8 +126,7 @@ def _finding(rule: Rule, count: int, evidence: Sequence[Evidence], texts: Langua
 
 
 def _cookie_evidence(cookie: InventoryCookie, texts: Language) -> Evidence:
-    label = texts.say(
-        "evidence.cookie",
+    label = texts["evidence.cookie"].format(  # by itself: no number is in it for ``say`` to write
         name=cookie.name or texts["evidence.no_name"],
         domain=cookie.domain or texts["evidence.no_domain"],
     )

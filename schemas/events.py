@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from schemas.errors import InvalidEvent, TooLarge, UnknownEventType
-from schemas.scans import NO_CONTROLS, Scan, decode_scan, explain, not_json
+from schemas.scans import NO_CONTROLS, ScanOutline, decode_scan, explain, not_json
 
 
 class EventType(StrEnum):
@@ -78,7 +78,8 @@ class Event:
     """One decoded event.
 
     ``source`` and ``event_id`` are its identity: a repeat is recognised by them.
-    ``data`` holds the original bytes; ``scan`` is set for scan results that came inline.
+    ``data`` holds the original bytes; ``scan`` is set for scan results that came inline, and is
+    their outline: every cookie was read and checked, and a batch need not hold them all.
     """
 
     type: EventType
@@ -86,7 +87,7 @@ class Event:
     source: str
     data: bytes
     dataref: str | None
-    scan: Scan | None
+    scan: ScanOutline | None
     subject: str | None
     time: datetime | None
     userid: str | None
@@ -106,6 +107,7 @@ class EventData(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
+_ATTRIBUTES = {name.encode(): name for name in CloudEvent.__struct_fields__ if name != "data"}
 _structured = msgspec.json.Decoder(CloudEvent)
 _data = msgspec.json.Decoder(EventData)
 _any_object = msgspec.json.Decoder(dict[str, Any])
@@ -131,8 +133,8 @@ def decode_entry(fields: Mapping[bytes, bytes], *, max_bytes: int) -> Event:
             f"the entry has {size:,} bytes, the limit is {max_bytes:,} "
             "(SCANHERALD_MAX_ENTRY_BYTES); send a `dataref` instead of `data`"
         )
-    cloud = _structured_mode(fields) if b"event" in fields else _binary_mode(fields)
-    data = bytes(cloud.data).strip()
+    cloud, data = _structured_mode(fields) if b"event" in fields else _binary_mode(fields)
+    data = data.strip()
     if data == b"null":  # CloudEvents lets a producer say so for "no data"
         data = b""
     if not data and not cloud.dataref:
@@ -152,9 +154,10 @@ def _nothing_to_read(fields: Mapping[bytes, bytes]) -> str:
     return "the entry has neither `data` nor `dataref`; send one of them"
 
 
-def _structured_mode(fields: Mapping[bytes, bytes]) -> CloudEvent:
+def _structured_mode(fields: Mapping[bytes, bytes]) -> tuple[CloudEvent, bytes]:
     try:
-        return _structured.decode(fields[b"event"])
+        cloud = _structured.decode(fields[b"event"])
+        return cloud, bytes(cloud.data)
     except msgspec.ValidationError as error:
         raise InvalidEvent(f"field `event`: {explain(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -164,19 +167,17 @@ def _structured_mode(fields: Mapping[bytes, bytes]) -> CloudEvent:
         raise InvalidEvent("field `event` is nested too deeply") from error
 
 
-def _binary_mode(fields: Mapping[bytes, bytes]) -> CloudEvent:
+def _binary_mode(fields: Mapping[bytes, bytes]) -> tuple[CloudEvent, bytes]:
     attributes: dict[str, str] = {}
-    for name in CloudEvent.__struct_fields__:
-        if name == "data" or name.encode() not in fields:
+    for key, name in _ATTRIBUTES.items():
+        if key not in fields:
             continue
         try:
-            attributes[name] = fields[name.encode()].decode("utf-8")
+            attributes[name] = fields[key].decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidEvent(f"field `{name}` is not UTF-8: {error}") from error
     try:
-        return msgspec.convert(
-            {**attributes, "data": msgspec.Raw(fields.get(b"data", b""))}, CloudEvent
-        )
+        return msgspec.convert(attributes, CloudEvent), fields.get(b"data", b"")
     except msgspec.ValidationError as error:
         raise InvalidEvent(f"entry: {explain(error)}") from error
 
@@ -188,7 +189,7 @@ def _event(cloud: CloudEvent, data: bytes) -> Event:
         raise UnknownEventType(f"type {error}") from error
     if cloud.specversion not in ("1.0", ""):
         raise InvalidEvent(f"specversion {cloud.specversion!r} is not supported; send 1.0")
-    scan = decode_scan(data) if data and kind is EventType.SCAN_COMPLETED else None
+    scan = decode_scan(data).outline if data and kind is EventType.SCAN_COMPLETED else None
     details = EventData() if scan or not data else decode_data(data)
     return Event(
         type=kind,
@@ -218,7 +219,7 @@ def decode_data(data: bytes) -> EventData:
 
 
 def _derived_id(
-    kind: EventType, scan: Scan | None, details: EventData, data: bytes, dataref: str | None
+    kind: EventType, scan: ScanOutline | None, details: EventData, data: bytes, dataref: str | None
 ) -> str:
     """The identity of an event that brought none: its scan's, else that of its content."""
     scan_id = str(scan.scan_id) if scan else details.scan_id

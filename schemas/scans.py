@@ -75,6 +75,17 @@ class Storages(
     session_storage: dict[str, Any] | None = None
 
 
+class ScanOutline(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the ledger notes of a scan; all else stays in the original bytes."""
+
+    scan_id: UUID
+    domain: str
+    scan_mode: str | None
+    finished_at: datetime | None
+    """In UTC."""
+    cookie_count: int
+
+
 class Scan(msgspec.Struct, frozen=True, kw_only=True):
     """One finished scan of one website.  Only ``scan_id`` and ``domain`` are required."""
 
@@ -101,6 +112,17 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
             return self.timestamp_utc.replace(tzinfo=UTC)
         return self.timestamp_utc.astimezone(UTC)
 
+    @property
+    def outline(self) -> ScanOutline:
+        """What the ledger notes of it."""
+        return ScanOutline(
+            scan_id=self.scan_id,
+            domain=self.domain,
+            scan_mode=self.scan_mode,
+            finished_at=self.finished_at,
+            cookie_count=len(self.cookies or ()),
+        )
+
 
 _decoder = msgspec.json.Decoder(Scan)
 
@@ -112,7 +134,8 @@ def decode_scan(data: bytes) -> Scan:
     whatever the bytes are.
     """
     try:
-        data.decode()  # the decoder skips unknown fields unread, yet the ledger keeps them too
+        if not data.isascii():
+            data.decode()  # the decoder skips unknown fields unread, yet the ledger keeps them too
         scan = _decoder.decode(data)
         _ = scan.finished_at  # a time at the edge of the calendar overflows on the way to UTC
     except msgspec.ValidationError as error:
@@ -164,7 +187,7 @@ def cut(text: str, limit: int) -> str:
 
     The bound wins: where it is shorter than the mark, only the mark's start is left.
     """
-    if len(text) * 4 <= limit:
+    if len(text) * 4 <= limit or (len(text) <= limit and text.isascii()):
         return text
     raw = text.encode("utf-8", "surrogatepass")
     if len(raw) <= limit:

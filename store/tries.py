@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from schemas.errors import InvalidSettings
+from schemas.events import EventType
 from schemas.notifications import (
     ChannelAddress,
     ChannelKind,
@@ -85,6 +86,11 @@ class DueDelivery:
     quiet_hours: QuietHours | None = None
     locale: str | None = None
     attach: tuple[str, ...] = ()
+
+    @property
+    def is_digest(self) -> bool:
+        """Whether other deliveries are told by it, and end with it."""
+        return self.notification.type is EventType.NOTIFICATION_DIGEST
 
     @property
     def ticket(self) -> DeliveryTicket:
@@ -341,9 +347,16 @@ class Attempt:
     error: str | None = None
 
 
-def settle_sent(connection: Connection, delivery_id: str, attempt: Attempt, now: datetime) -> None:
-    """The other side has it."""
-    _end(connection, delivery_id, attempt, DeliveryState.SENT, None, now)
+def settle_sent(
+    connection: Connection,
+    delivery_id: str,
+    attempt: Attempt,
+    now: datetime,
+    *,
+    is_digest: bool = True,
+) -> None:
+    """The other side has it.  What is known to be no digest has no others to end with it."""
+    _end(connection, delivery_id, attempt, DeliveryState.SENT, None, now, is_digest=is_digest)
     _log(connection, delivery_id, attempt, "sent")
 
 
@@ -464,13 +477,16 @@ def _end(
     state: DeliveryState,
     reason: str | None,
     now: datetime,
+    *,
+    is_digest: bool = True,
 ) -> None:
     """Settle a try, and with it what the delivery told of as a digest.
 
     A try whose lease ran out and was overtaken changes nothing but the log.
     """
     values = {"this": delivery_id, "ended": state.value, "why": plain(reason), "now": now}
-    if connection.execute(_END_IN_HAND, {"number": attempt.number, **values}).rowcount:
+    ended = connection.execute(_END_IN_HAND, {"number": attempt.number, **values}).rowcount
+    if ended and is_digest:
         connection.execute(_END_MEMBERS, values)
 
 

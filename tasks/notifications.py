@@ -316,7 +316,9 @@ def _settle_patiently(parts: Wiring, taken: _Taken, attempt: Attempt) -> None:
             if delivery.is_failing:
                 # A failure that another worker has noted since stays until the next good answer.
                 note_good(connection, delivery.subscriber_id, delivery.channel)
-            settle_sent(connection, delivery.delivery_id, attempt, now)
+            settle_sent(
+                connection, delivery.delivery_id, attempt, now, is_digest=delivery.is_digest
+            )
 
 
 def _settle_error(

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compliance import durations, inventory
 from compliance.durations import DAY, MAX_SECONDS, MONTH, YEAR, read_duration
 from compliance.inventory import StringBound, category_of, list_storage_keys, party_of
 from schemas.reports import Category, Party
@@ -87,6 +88,15 @@ def test_a_party_is_what_the_scanner_says_or_unknown(word, party):
 )
 def test_a_duration_is_read_in_seconds_where_it_can_be(value, seconds):
     assert read_duration(value).seconds == seconds
+
+
+def test_long_text_from_a_site_is_not_remembered():
+    kept = (inventory._letters, durations._read_words)
+    before = [memo.cache_info().currsize for memo in kept]
+    for number in range(3):
+        assert category_of(f"{number} " * 40) is Category.UNCLASSIFIED
+        assert read_duration(f"{number} days " * 10).seconds is None
+    assert [memo.cache_info().currsize for memo in kept] == before
 
 
 def test_two_years_are_24_months_and_365_days_are_under_13():

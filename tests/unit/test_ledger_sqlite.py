@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ import store.ledger
 from schemas.errors import InvalidSettings, LedgerUnavailable
 from schemas.runs import DeadEntry, Entry
 from store.events import count_outcomes, record_dead
-from store.ledger import Ledger, open_ledger
+from store.ledger import Ledger, open_ledger, pack, unpack
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
@@ -321,3 +322,14 @@ def test_a_server_that_does_not_answer_is_unavailable_and_its_password_untold(
     with pytest.raises(LedgerUnavailable, match="connection") as caught:
         Ledger(f"postgresql://u:hunter2@/db?host={tmp_path}").migrate()
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{}", os.urandom(10_000), b'{"name": "_ga", "domain": ".example"},' * 3000],
+    ids=["empty", "tiny", "noise", "json"],
+)
+def test_payloads_are_zlib_for_this_release_and_for_those_before(data: bytes) -> None:
+    assert unpack(zlib.compress(data, 1)) == data
+    assert zlib.decompress(pack(data)) == data
+    assert unpack(pack(data)) == data

@@ -24,6 +24,8 @@ from tasks.reports import render_formats
 class SigningStore:
     """The store of the test, as if it were a bucket."""
 
+    folder = None
+
     def __init__(self, store: Any) -> None:
         self._store = store
         self.asked: list[timedelta] = []
