@@ -18,6 +18,7 @@ from typing import Any
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_datetime
+from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import PoFileError, read_po
 from babel.numbers import format_decimal
@@ -52,8 +53,10 @@ class _Missing(NullTranslations):
 class Language:
     """What is said, and how; immutable but for what it remembers."""
 
-    def __init__(self, code: str, locale: Locale, texts: GNUTranslations) -> None:
+    def __init__(self, code: str, locale: Locale, texts: GNUTranslations, letters: str) -> None:
         self.code = code
+        self.letters = letters
+        """What its texts are written with beside ASCII, in the order of Unicode."""
         self._locale = locale
         self._texts = texts
         self._said: dict[str, str] = {}
@@ -154,7 +157,18 @@ def load_language(code: str) -> Language:
     except (PoFileError, ValueError, LookupError) as error:  # syntax, bytes, charset
         raise InvalidSettings(f"catalogue {path}: {error}") from error
     texts.add_fallback(_Missing())
-    return Language(code, Locale.parse(_FORMATS.get(str(locale), str(locale))), texts)
+    spoken = Locale.parse(_FORMATS.get(str(locale), str(locale)))
+    return Language(code, spoken, texts, _letters(catalogue))
+
+
+def _letters(catalogue: Catalog) -> str:
+    said = (
+        text
+        for message in catalogue
+        if message.id
+        for text in ((message.string,) if isinstance(message.string, str) else message.string)
+    )
+    return "".join(sorted({char for text in said for char in text if not char.isascii()}))
 
 
 def _unknown(code: str) -> str:

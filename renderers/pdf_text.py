@@ -7,10 +7,13 @@ else is drawn by glyph (``pdf_glyphs``).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from reportlab.lib.rl_accel import escapePDF
 
 from renderers.fonts import text_face
-from renderers.pdf_glyphs import Document, GlyphFonts
+from renderers.pdf_glyphs import GlyphFonts
+from renderers.pdf_objects import Document
 from renderers.shaping import GlyphRun
 from renderers.typeface import Typeface
 
@@ -20,8 +23,13 @@ _ESCAPED = str.maketrans({"\\": "\\\\", "(": "\\(", ")": "\\)"})
 class PdfText:
     """The text of one document."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, faces: Iterable[Typeface], letters: str) -> None:
+        """``letters`` are likely to be drawn: with codes of their own from the start, the fonts
+        of most documents are the same, and cut once per process."""
         self._document = document
+        for face in faces:
+            plain = "".join(filter(face.is_plain, letters))
+            text_face(face.name).splitString(plain, document)
         self._glyphs = GlyphFonts(document)
 
     def select(self, face: Typeface, size: float) -> str:
