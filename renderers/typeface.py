@@ -1,15 +1,15 @@
 """Type in one document: makes text visible, measures it and breaks it into lines.
 
 A character that no font can draw is shown as a visible mark, never as a black
-box or a blank.  Memos live as long as the document and hold widths and shapes
-only; which bytes stand for them is ``pdf_text``'s.
+box or a blank.  Memos hold widths, shapes and broken lines only, which are the
+same in every document; which bytes stand for them is ``pdf_text``'s.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from unicodedata import combining
 
 from renderers.fonts import font_for, text_face
@@ -42,18 +42,47 @@ _KNOWN_LINES = 2048
 _KNOWN_CHARS = 400
 
 
-class _Widths(dict[str, float]):
-    """Thousandths of the type size by character of the text face."""
+_KNOWN_WORDS = 4096
+_WORD_CHARS = 40
+_KNOWN_TEXTS = 2048
+_TEXT_CHARS = range(40, 400)
+"""The texts of rule packs and of well-known cookies stand in report after report: broken into
+lines once per process, they take a few megabytes at most."""
 
-    def __init__(self, by_code: dict[int, float], default: float) -> None:
+
+class _Widths(dict[str, float]):
+    """Thousandths of the type size by character of a text face; as many as it has glyphs."""
+
+    def __init__(self, face: str) -> None:
         super().__init__()
-        self._by_code = by_code
-        self._default = default
+        self._face = text_face(face).face
 
     def __missing__(self, char: str) -> float:
-        width = self._by_code.get(ord(char), self._default)
+        width: float = self._face.charWidths.get(ord(char), self._face.defaultWidth)
         self[char] = width
         return width
+
+
+class _WordWidths(dict[str, float]):
+    """Thousandths of the type size by word of plain characters; bounded, long ones are not kept."""
+
+    def __init__(self, widths: _Widths) -> None:
+        super().__init__()
+        self._of = widths.__getitem__
+
+    def __missing__(self, word: str) -> float:
+        width = sum(map(self._of, word))
+        if len(word) <= _WORD_CHARS:
+            if len(self) >= _KNOWN_WORDS:
+                self.clear()
+            self[word] = width
+        return width
+
+
+@cache
+def _widths_of(face: str) -> tuple[_Widths, _WordWidths]:
+    widths = _Widths(face)
+    return widths, _WordWidths(widths)
 
 
 class _Drawn:
@@ -71,9 +100,8 @@ class Typeface:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        face = text_face(name).face
         self._marks = Marks(_Drawn(name))
-        self._widths = _Widths(face.charWidths, face.defaultWidth)
+        self._widths, self._words = _widths_of(name)
         self._plain: set[str] = set()
         self._shaped: dict[str, list[Run]] = {}
 
@@ -115,8 +143,10 @@ class Typeface:
         text's direction.  Linear in the text.
         """
         limit = width * 1000 / size
-        if self.is_plain(text):
-            return self._wrap_plain(text, limit)
+        if text.isascii() or self.is_plain(text):
+            if len(text) in _TEXT_CHARS:
+                return list(_wrap_known(self.name, text, limit))
+            return wrap_plain(self.name, text, limit)
         direction = base_direction(text) if is_bidirectional(text) else ""
         return [direction + line for line in self._wrap_shaped(text, limit)]
 
@@ -130,51 +160,11 @@ class Typeface:
 
     def _measure(self, text: str) -> float:
         if self.is_plain(text):
-            return sum(map(self._widths.__getitem__, text))
+            return self._words[text]
         return sum(
             run.width if isinstance(run, GlyphRun) else self._measure(run.text)
             for run in self.runs(text)
         )
-
-    def _wrap_plain(self, text: str, limit: float) -> list[str]:
-        measure = self._widths.__getitem__
-        if sum(map(measure, text)) <= limit:
-            return [text]
-        space = measure(" ")
-        lines: list[str] = []
-        line: list[str] = []
-        used = 0.0
-        for word in text.split(" "):
-            wide = sum(map(measure, word))
-            if line and used + space + wide <= limit:
-                line.append(word)
-                used += space + wide
-                continue
-            if line:
-                lines.append(" ".join(line))
-            if wide > limit:
-                *full, word = self._break(word, limit)
-                lines += full
-                wide = sum(map(measure, word))
-            line, used = [word], wide
-        lines.append(" ".join(line))
-        return lines
-
-    def _break(self, word: str, limit: float) -> list[str]:
-        pieces: list[str] = []
-        start, joint, used = 0, 0, 0.0
-        for place, char in enumerate(word):
-            wide = self._widths[char]
-            if used + wide > limit and place > start:
-                # A joint late in the line reads better; looking back is bounded by the line.
-                end = joint if joint - start > (place - start) * 0.7 else place
-                pieces.append(word[start:end])
-                start, used = end, sum(map(self._widths.__getitem__, word[end:place]))
-            used += wide
-            if char in _JOINTS:
-                joint = place + 1
-        pieces.append(word[start:])
-        return pieces
 
     def _wrap_shaped(self, text: str, limit: float) -> Iterator[str]:
         space = self._widths[" "]
@@ -211,6 +201,67 @@ class Typeface:
             piece += syllable
             used += wide
         yield piece
+
+
+def measure(face: str, text: str) -> float:
+    """Thousandths of the type size that ``text`` takes, which ``face`` draws as it stands."""
+    return _widths_of(face)[1][text]
+
+
+def wrap_plain(face: str, text: str, limit: float) -> list[str]:
+    """Like ``Typeface.wrap``, of a text that ``face`` draws as it stands; nothing is remembered.
+
+    ``limit`` is in thousandths of the type size.
+    """
+    widths, known = _widths_of(face)
+    measure = known.__getitem__
+    if " " not in text and measure(text) <= limit:
+        return [text]
+    space = widths[" "]
+    words = text.split(" ")
+    wides = list(map(measure, words))
+    if sum(wides) + space * (len(words) - 1) <= limit:
+        return [text]
+    lines: list[str] = []
+    line: list[str] = []
+    used = 0.0
+    for word, wide in zip(words, wides, strict=True):
+        if line and used + space + wide <= limit:
+            line.append(word)
+            used += space + wide
+            continue
+        if line:
+            lines.append(" ".join(line))
+        if wide <= limit:
+            line, used = [word], wide
+        else:
+            *full, rest = _break(word, limit, widths)
+            lines += full
+            line, used = [rest], measure(rest)
+    lines.append(" ".join(line))
+    return lines
+
+
+@lru_cache(_KNOWN_TEXTS)
+def _wrap_known(face: str, text: str, limit: float) -> tuple[str, ...]:
+    return tuple(wrap_plain(face, text, limit))
+
+
+def _break(word: str, limit: float, widths: _Widths) -> list[str]:
+    pieces: list[str] = []
+    start, joint, used = 0, 0, 0.0
+    for place, char in enumerate(word):
+        wide = widths[char]
+        if used + wide > limit and place > start:
+            # A joint late in the line reads better; looking back is bounded by the line.
+            end = joint if joint - start > (place - start) * 0.7 else place
+            pieces.append(word[start:end])
+            start, used = end, sum(map(widths.__getitem__, word[end:place]))
+        used += wide
+        if char in _JOINTS:
+            joint = place + 1
+    pieces.append(word[start:])
+    return pieces
 
 
 def _words(text: str) -> Iterator[tuple[str, str]]:
