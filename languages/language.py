@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from gettext import GNUTranslations, NullTranslations
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ _CODE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?")
 would take ``en.UTF-8/../x`` for English."""
 
 _KNOWN_NUMBERS = 4096
+_KNOWN_MOMENTS = 1024
 _SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " "})
 """Grouping spaces become plain ones: in a report, any other space is a sign of hostile data."""
 
@@ -102,13 +103,11 @@ class Language:
 
     def decimal(self, value: float, places: int) -> str:
         """A number with exactly so many places after the point."""
-        pattern = "#,##0." + "0" * places
-        return format_decimal(value, pattern, locale=self._locale).translate(_SPACES)
+        return _decimal(self._locale, value, places)
 
     def moment(self, value: datetime) -> str:
         """Date and time to the second, in UTC and saying so."""
-        when = format_datetime(value.astimezone(UTC), "medium", tzinfo=UTC, locale=self._locale)
-        return f"{when.translate(_SPACES)} UTC"
+        return _moment(self._locale, value.astimezone(UTC))
 
     def day(self, value: datetime) -> str:
         """The date alone, in UTC, the month in letters."""
@@ -125,6 +124,19 @@ class Language:
             name: self.number(value) if isinstance(value, int | float) else value
             for name, value in values.items()
         }
+
+
+# Every format of a report tells the same points and the same history of its domain.
+@lru_cache(_KNOWN_NUMBERS)
+def _decimal(locale: Locale, value: float, places: int) -> str:
+    pattern = "#,##0." + "0" * places
+    return format_decimal(value, pattern, locale=locale).translate(_SPACES)
+
+
+@lru_cache(_KNOWN_MOMENTS)
+def _moment(locale: Locale, value: datetime) -> str:
+    when = format_datetime(value, "medium", tzinfo=UTC, locale=locale)
+    return f"{when.translate(_SPACES)} UTC"
 
 
 def known_languages() -> tuple[str, ...]:

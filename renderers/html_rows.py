@@ -16,7 +16,7 @@ from markupsafe import Markup
 from languages.language import Language
 from renderers.visible import Marks, mark, prose, visible
 from renderers.wording import category_lines, classification, consent_word, finding_numbers, tri
-from schemas.reports import InventoryCookie, Party, Report
+from schemas.reports import Finding, InventoryCookie, Party, Report
 
 ROWS_AT_ONCE = 250
 """So many rows are one piece of the page: enough to be fast, too few to be felt in memory."""
@@ -36,6 +36,17 @@ def isolate(text: str, marks: Marks) -> str:
     # Blanks alone would look like an empty cell.
     shown = mark(0x20) * len(text) if text.isspace() and text.isprintable() else text
     return f"<bdi>{escape(visible(shown, marks))}</bdi>"
+
+
+def link_evidence(finding: Finding, marks: Marks) -> str:
+    """The evidence of a finding, as markup; each cookie with a link to its row."""
+    return ", ".join(
+        isolate(item.label, marks)
+        if item.cookie_number is None
+        else f'<a href="#c{item.cookie_number}">{item.cookie_number}</a> '
+        f"{isolate(item.label, marks)}"
+        for item in finding.evidence
+    )
 
 
 class InventoryRows:
