@@ -26,7 +26,7 @@ MAX_TITLE = 70
 """Characters of a page's title: what a browser's tab and a search result show."""
 
 PIECES_AT_ONCE = 16
-"""Most have a few characters, the inventory's some 150 kB."""
+"""Most have a few characters, the inventory's some 30 kB."""
 
 SECTIONS = (
     ("verdict", "section.verdict"),

@@ -19,6 +19,7 @@ from renderers.shaping import GlyphRun
 from renderers.typeface import Typeface
 
 _ESCAPED = str.maketrans({"\\": "\\\\", "(": "\\(", ")": "\\)"})
+_ASCII = {code: chr(code).translate(_ESCAPED) for code in range(0x20, 0x7F)}
 
 
 class PdfText:
@@ -88,7 +89,7 @@ class _Codes(dict[int, str]):
     """
 
     def __init__(self, font: TextFace, document: Document) -> None:
-        super().__init__()
+        super().__init__(_ASCII)
         self._font = font
         self._document = document
         self.elsewhere: set[str] = set()
