@@ -174,13 +174,11 @@ def load_language(code: str) -> Language:
 
 
 def _letters(catalogue: Catalog) -> str:
-    said = (
-        text
-        for message in catalogue
-        if message.id
-        for text in ((message.string,) if isinstance(message.string, str) else message.string)
-    )
-    return "".join(sorted({char for text in said for char in text if not char.isascii()}))
+    found: set[str] = set()
+    for message in catalogue:
+        if message.id:  # the first is the catalogue's own head
+            found.update("".join(message.string or ()))
+    return "".join(sorted(char for char in found if not char.isascii()))
 
 
 def _unknown(code: str) -> str:

@@ -80,9 +80,7 @@ class PdfFile:
         """
         document = self._document
         contents = add(document, stream(drawn, _LEVEL))
-        notes = " ".join(
-            f"{add(document, note.encode('ascii'))} 0 R" for note in self._notes(page)
-        )
+        notes = " ".join(f"{add(document, note.encode('ascii'))} 0 R" for note in self._notes(page))
         self._objects[place].content = (
             f"<< /Type /Page /Parent {self._tree} "
             f"/MediaBox [0 0 {page.width:.4f} {page.height:.4f}] /Contents {contents} 0 R "
@@ -119,9 +117,7 @@ class PdfFile:
             parent = families[top][-1] if mark.level else top
             families.setdefault(parent, []).append(number)
         for parent, family in families.items():
-            for before, number, after in zip(
-                (0, *family), family, (*family[1:], 0), strict=False
-            ):
+            for before, number, after in zip((0, *family), family, (*family[1:], 0), strict=False):
                 entry, mark = entries[number]
                 entry.content = (
                     f"<< /Title {literal(mark.title)} /Parent {parent} 0 R "

@@ -259,7 +259,7 @@ class Sheet:
         return file.close()
 
     def _draw_logos(self, page: Page) -> str:
-        """reportlab draws images, the one thing that it draws here: the dictionary of their names."""
+        """Have reportlab draw the images of a page: the dictionary of their names."""
         if self._logo is None or not page.logos:
             return ""
         canvas = self._canvas
