@@ -97,16 +97,14 @@ class _Shape(NamedTuple):
         return _Block(f"1 0 0 1 {edge} ", ending)
 
 
-@lru_cache(_KNOWN_BLOCKS)
-def _known_block(shape: _Shape, text: str) -> _Block:
-    return _ascii_block(shape, text)
-
-
 def _ascii_block(shape: _Shape, text: str) -> _Block:
     face, size = shape.face, shape.size
     lines = wrap_plain(face, text, shape.width * 1000 / size)
     widths = (measure(face, line) * size / 1000 for line in lines)
     return shape.block([show_ascii(line) for line in lines], widths)
+
+
+_known_block = lru_cache(_KNOWN_BLOCKS)(_ascii_block)
 
 
 class _Setter:
