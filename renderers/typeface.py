@@ -8,8 +8,10 @@ same in every document; which bytes stand for them is ``pdf_text``'s.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cache, lru_cache
+from itertools import accumulate
 from unicodedata import combining
 
 from renderers.fonts import font_for, text_face
@@ -42,8 +44,6 @@ _KNOWN_LINES = 2048
 _KNOWN_CHARS = 400
 
 
-_KNOWN_WORDS = 4096
-_WORD_CHARS = 40
 _KNOWN_TEXTS = 2048
 _TEXT_CHARS = range(40, 400)
 """The texts of rule packs and of well-known cookies stand in report after report: broken into
@@ -63,26 +63,9 @@ class _Widths(dict[str, float]):
         return width
 
 
-class _WordWidths(dict[str, float]):
-    """Thousandths of the type size by word of plain characters; bounded, long ones are not kept."""
-
-    def __init__(self, widths: _Widths) -> None:
-        super().__init__()
-        self._of = widths.__getitem__
-
-    def __missing__(self, word: str) -> float:
-        width = sum(map(self._of, word))
-        if len(word) <= _WORD_CHARS:
-            if len(self) >= _KNOWN_WORDS:
-                self.clear()
-            self[word] = width
-        return width
-
-
 @cache
-def _widths_of(face: str) -> tuple[_Widths, _WordWidths]:
-    widths = _Widths(face)
-    return widths, _WordWidths(widths)
+def _widths_of(face: str) -> _Widths:
+    return _Widths(face)
 
 
 class _Drawn:
@@ -101,7 +84,7 @@ class Typeface:
     def __init__(self, name: str) -> None:
         self.name = name
         self._marks = Marks(_Drawn(name))
-        self._widths, self._words = _widths_of(name)
+        self._widths = _widths_of(name)
         self._plain: set[str] = set()
         self._shaped: dict[str, list[Run]] = {}
 
@@ -160,7 +143,7 @@ class Typeface:
 
     def _measure(self, text: str) -> float:
         if self.is_plain(text):
-            return self._words[text]
+            return sum(map(self._widths.__getitem__, text))
         return sum(
             run.width if isinstance(run, GlyphRun) else self._measure(run.text)
             for run in self.runs(text)
@@ -205,7 +188,7 @@ class Typeface:
 
 def measure(face: str, text: str) -> float:
     """Thousandths of the type size that ``text`` takes, which ``face`` draws as it stands."""
-    return _widths_of(face)[1][text]
+    return sum(map(_widths_of(face).__getitem__, text))
 
 
 def wrap_plain(face: str, text: str, limit: float) -> list[str]:
@@ -213,32 +196,28 @@ def wrap_plain(face: str, text: str, limit: float) -> list[str]:
 
     ``limit`` is in thousandths of the type size.
     """
-    widths, known = _widths_of(face)
-    measure = known.__getitem__
-    if " " not in text and measure(text) <= limit:
-        return [text]
-    space = widths[" "]
-    words = text.split(" ")
-    wides = list(map(measure, words))
-    if sum(wides) + space * (len(words) - 1) <= limit:
-        return [text]
+    widths = _widths_of(face)
+    reach = list(accumulate(map(widths.__getitem__, text)))
     lines: list[str] = []
-    line: list[str] = []
-    used = 0.0
-    for word, wide in zip(words, wides, strict=True):
-        if line and used + space + wide <= limit:
-            line.append(word)
-            used += space + wide
-            continue
-        if line:
-            lines.append(" ".join(line))
-        if wide <= limit:
-            line, used = [word], wide
-        else:
-            *full, rest = _break(word, limit, widths)
+    start, before = 0, 0.0
+    while (end := bisect_right(reach, before + limit, start)) < len(text):
+        stop = end if text[end] == " " else text.rfind(" ", start, end)
+        if stop < 0:
+            word_end = text.find(" ", start)
+            if word_end < 0:
+                word_end = len(text)
+            *full, rest = _break(text[start:word_end], limit, widths)
             lines += full
-            line, used = [rest], measure(rest)
-    lines.append(" ".join(line))
+            start = word_end - len(rest)
+            before = reach[start - 1] if start else 0.0
+            # What is left of the word stands, even a letter that is wider than the line.
+            end = max(bisect_right(reach, before + limit, start), word_end)
+            if end == len(text):
+                break
+            stop = end if text[end] == " " else text.rfind(" ", start, end)
+        lines.append(text[start:stop])
+        start, before = stop + 1, reach[stop]
+    lines.append(text[start:])
     return lines
 
 
