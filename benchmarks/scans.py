@@ -37,9 +37,12 @@ class Variant(StrEnum):
     """Every name, path and purpose occurs once: no memo helps."""
 
 
-def make_report(count: int, variant: Variant = Variant.REAL) -> Report:
-    """The Report of ``count`` cookies, with drift, history and storage keys."""
-    chance = random.Random(f"{count} {variant}")
+def make_report(count: int, variant: Variant = Variant.REAL, draw: int = 0) -> Report:
+    """The Report of ``count`` cookies, with drift, history and storage keys.
+
+    Another ``draw`` gives another one of the same kind.
+    """
+    chance = random.Random(f"{count} {variant} {draw}" if draw else f"{count} {variant}")
     gone = max(1, int(count * CHANGED))
     cookies = [_draw(chance, place, variant) for place in range(count + gone)]
     before = [

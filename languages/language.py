@@ -11,13 +11,14 @@ from __future__ import annotations
 import io
 import re
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from gettext import GNUTranslations, NullTranslations
 from pathlib import Path
 from typing import Any
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_datetime
+from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import PoFileError, read_po
 from babel.numbers import format_decimal
@@ -35,6 +36,7 @@ _CODE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?")
 would take ``en.UTF-8/../x`` for English."""
 
 _KNOWN_NUMBERS = 4096
+_KNOWN_MOMENTS = 1024
 _SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " "})
 """Grouping spaces become plain ones: in a report, any other space is a sign of hostile data."""
 
@@ -52,8 +54,10 @@ class _Missing(NullTranslations):
 class Language:
     """What is said, and how; immutable but for what it remembers."""
 
-    def __init__(self, code: str, locale: Locale, texts: GNUTranslations) -> None:
+    def __init__(self, code: str, locale: Locale, texts: GNUTranslations, letters: str) -> None:
         self.code = code
+        self.letters = letters
+        """What its texts are written with beside ASCII, in the order of Unicode."""
         self._locale = locale
         self._texts = texts
         self._said: dict[str, str] = {}
@@ -99,13 +103,11 @@ class Language:
 
     def decimal(self, value: float, places: int) -> str:
         """A number with exactly so many places after the point."""
-        pattern = "#,##0." + "0" * places
-        return format_decimal(value, pattern, locale=self._locale).translate(_SPACES)
+        return _decimal(self._locale, value, places)
 
     def moment(self, value: datetime) -> str:
         """Date and time to the second, in UTC and saying so."""
-        when = format_datetime(value.astimezone(UTC), "medium", tzinfo=UTC, locale=self._locale)
-        return f"{when.translate(_SPACES)} UTC"
+        return _moment(self._locale, value.astimezone(UTC))
 
     def day(self, value: datetime) -> str:
         """The date alone, in UTC, the month in letters."""
@@ -122,6 +124,19 @@ class Language:
             name: self.number(value) if isinstance(value, int | float) else value
             for name, value in values.items()
         }
+
+
+# Every format of a report tells the same points and the same history of its domain.
+@lru_cache(_KNOWN_NUMBERS)
+def _decimal(locale: Locale, value: float, places: int) -> str:
+    pattern = "#,##0." + "0" * places
+    return format_decimal(value, pattern, locale=locale).translate(_SPACES)
+
+
+@lru_cache(_KNOWN_MOMENTS)
+def _moment(locale: Locale, value: datetime) -> str:
+    when = format_datetime(value, "medium", tzinfo=UTC, locale=locale)
+    return f"{when.translate(_SPACES)} UTC"
 
 
 def known_languages() -> tuple[str, ...]:
@@ -154,7 +169,16 @@ def load_language(code: str) -> Language:
     except (PoFileError, ValueError, LookupError) as error:  # syntax, bytes, charset
         raise InvalidSettings(f"catalogue {path}: {error}") from error
     texts.add_fallback(_Missing())
-    return Language(code, Locale.parse(_FORMATS.get(str(locale), str(locale))), texts)
+    spoken = Locale.parse(_FORMATS.get(str(locale), str(locale)))
+    return Language(code, spoken, texts, _letters(catalogue))
+
+
+def _letters(catalogue: Catalog) -> str:
+    found: set[str] = set()
+    for message in catalogue:
+        if message.id:  # the first is the catalogue's own head
+            found.update("".join(message.string or ()))
+    return "".join(sorted(char for char in found if not char.isascii()))
 
 
 def _unknown(code: str) -> str:

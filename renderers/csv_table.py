@@ -6,11 +6,12 @@ a leading apostrophe, which says "text" to spreadsheets and which scripts can st
 
 from __future__ import annotations
 
-import csv
+import codecs
 import io
 import re
 import unicodedata
 from collections.abc import Iterable
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
@@ -23,33 +24,38 @@ from schemas.reports import InventoryCookie, Report
 COLUMNS = (*InventoryCookie.__struct_fields__,)
 """The fields of the inventory, in the order of the model."""
 
+ROWS_AT_ONCE = 1000
+
 _FORMULA = frozenset("=+-@")
 _SUSPECTS = _FORMULA | {" "}
 _LINE_STARTS = frozenset("\t\r\n")
 _ALLOWED = frozenset("\t\r\n")
 _BREAKS = re.compile("([;\t\r\n])")
 
+_ENDING = re.compile('[,"\r\n]')
+
 _TYPES = {field.name: field.type for field in msgspec.structs.fields(InventoryCookie)}
-_NUMBERS = (int, int | None, float | None)
+_NUMBERS = (int | None, float | None)
 _TRUTHS = (bool, bool | None)
 _WORDS = {None: "", True: "true", False: "false"}
 
 
 def render_csv(report: Report, presentation: Presentation = PLAIN) -> bytes:
     """A header row and one row per cookie; lists are joined by spaces, unknown is empty."""
-    out = io.StringIO(newline="")
+    out = io.BytesIO()
     if presentation.csv_bom:
-        out.write("\ufeff")
-    table = csv.writer(out, lineterminator="\r\n")
-    table.writerow(COLUMNS)
-    guarded = _Guarded()
-    # Lazy columns keep all loops in C: Python only sees the texts it has not seen before.
-    columns = (_list_cells(name, report.cookies, guarded) for name in COLUMNS)
-    table.writerows(zip(*columns, strict=True))
-    return out.getvalue().encode("utf-8")
+        out.write(codecs.BOM_UTF8)
+    out.write(f"{','.join(COLUMNS)}\r\n".encode())
+    texts = _Texts()
+    # Lazy columns keep all loops in C: Python only sees the values it has not seen before.
+    columns = (_list_cells(name, report.cookies, texts) for name in COLUMNS)
+    rows = map(",".join, zip(*columns, strict=True))
+    while some := list(islice(rows, ROWS_AT_ONCE)):
+        out.write("\r\n".join([*some, ""]).encode("utf-8"))
+    return out.getvalue()
 
 
-class _Guarded(dict[Any, str]):
+class _Texts(dict[Any, str]):
     """The cell of every text and every list of texts; one for each table, so that it stays small.
 
     Names, domains and purposes repeat from cookie to cookie.
@@ -57,15 +63,32 @@ class _Guarded(dict[Any, str]):
 
     def __missing__(self, value: str | tuple[str, ...] | None) -> str:
         text = value if isinstance(value, str) else " ".join(value or ())
-        cell = self[value] = guard(text)
+        cell = self[value] = _quote(guard(text))
         return cell
 
 
-def _list_cells(name: str, cookies: Iterable[InventoryCookie], guarded: _Guarded) -> Iterable[Any]:
+class _Numbers(dict[int | float | None, str]):
+    """The cell of every number of one column: 1 and 1.0 are one key and not one cell."""
+
+    def __missing__(self, value: float | None) -> str:
+        cell = self[value] = "" if value is None else repr(value)
+        return cell
+
+
+def _list_cells(name: str, cookies: Iterable[InventoryCookie], texts: _Texts) -> Iterable[str]:
     values = map(attrgetter(name), cookies)
+    if _TYPES[name] is int:
+        return map(str, values)
     if _TYPES[name] in _NUMBERS:
-        return values
-    return map(_WORDS.__getitem__ if _TYPES[name] in _TRUTHS else guarded.__getitem__, values)
+        return map(_Numbers().__getitem__, values)
+    return map(_WORDS.__getitem__ if _TYPES[name] in _TRUTHS else texts.__getitem__, values)
+
+
+def _quote(text: str) -> str:
+    """A cell as RFC 4180 writes it: in quotes where a comma, a quote or a break would end it."""
+    if _ENDING.search(text) is None:
+        return text
+    return '"' + text.replace('"', '""') + '"'
 
 
 def guard(text: str) -> str:

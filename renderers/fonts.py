@@ -14,7 +14,8 @@ from pathlib import Path
 import uharfbuzz as hb
 from reportlab import rl_config
 from reportlab.pdfbase import pdfmetrics
-from reportlab.pdfbase.ttfonts import TTFont
+
+from renderers.pdf_faces import TextFace
 
 FOLDER = Path(__file__).parent / "fonts"
 REGULAR = "DejaVuSans"
@@ -84,10 +85,10 @@ def is_arabic(char: str) -> bool:
 
 
 @cache
-def text_face(name: str) -> TTFont:
+def text_face(name: str) -> TextFace:
     """A text face as reportlab embeds it, one byte per character; the first call takes 30 ms."""
     # ASCII85 wraps binary streams in text: a third more bytes and pure cost.
     rl_config.useA85 = 0
-    font = TTFont(name, str(FOLDER / f"{name}.ttf"), asciiReadable=1, shapable=False)
+    font = TextFace(name, str(FOLDER / f"{name}.ttf"), asciiReadable=1, shapable=False)
     pdfmetrics.registerFont(font)
     return font

@@ -16,9 +16,9 @@ from markupsafe import Markup
 from languages.language import Language
 from renderers.visible import Marks, mark, prose, visible
 from renderers.wording import category_lines, classification, consent_word, finding_numbers, tri
-from schemas.reports import InventoryCookie, Party, Report
+from schemas.reports import Category, Finding, InventoryCookie, Party, Report
 
-ROWS_AT_ONCE = 250
+ROWS_AT_ONCE = 50
 """So many rows are one piece of the page: enough to be fast, too few to be felt in memory."""
 
 _MEMO_ENTRIES = 4096
@@ -36,6 +36,17 @@ def isolate(text: str, marks: Marks) -> str:
     # Blanks alone would look like an empty cell.
     shown = mark(0x20) * len(text) if text.isspace() and text.isprintable() else text
     return f"<bdi>{escape(visible(shown, marks))}</bdi>"
+
+
+def link_evidence(finding: Finding, marks: Marks) -> str:
+    """The evidence of a finding, as markup; each cookie with a link to its row."""
+    return ", ".join(
+        isolate(item.label, marks)
+        if item.cookie_number is None
+        else f'<a href="#c{item.cookie_number}">{item.cookie_number}</a> '
+        f"{isolate(item.label, marks)}"
+        for item in finding.evidence
+    )
 
 
 class InventoryRows:
@@ -81,10 +92,15 @@ class _RowWriter:
         self._moments = {when: escape(consent_word(when, t)) for when in (None, True, False)}
         self._flags = {flag: escape(tri(flag, t)) for flag in (None, True, False)}
         self._show = _Memo[str](lambda text: isolate(text, marks))
+        self._purposes = _Memo[str](lambda text: isolate(prose(text), marks))
         self._sizes = _Memo[int | None](self._size)
         self._findings = _Memo[tuple[str, ...]](self._links)
-        self._categories: dict[tuple[str, str | None], str] = {}
-        self._classified: dict[tuple[object, ...], str] = {}
+        self._categories = _Memo[tuple[Category, str | None]](
+            lambda facts: self._lines(category_lines(*facts, t))
+        )
+        self._classified = _Memo[tuple[str | None, float | None, tuple[str, ...], bool]](
+            lambda facts: self._lines(classification(*facts, t))
+        )
 
     def row(self, cookie: InventoryCookie) -> str:
         """One row; its columns are those of the template's table head."""
@@ -92,44 +108,30 @@ class _RowWriter:
         number = cookie.number
         seconds = 0 if cookie.is_session else cookie.duration_seconds
         lasting = "" if seconds is None else f' data-n="{seconds}"'
-        purpose = show[prose(cookie.purpose)] if cookie.purpose else dash
+        classified = (
+            cookie.classified_by, cookie.ml_confidence, cookie.iab_purposes, cookie.needs_review
+        )  # fmt: skip
         return (
             f'<tr id="c{number}"><td class="n">{number}</td>'
             f'<th scope="row">{show[cookie.name] if cookie.name else self._nameless}</th>'
             f"<td>{show[cookie.domain] or dash}<small>{show[cookie.path] or dash}</small></td>"
             f"<td>{self._parties[cookie.party]}</td>"
-            f"<td>{self._category(cookie)}</td>"
-            f"<td>{purpose}</td>"
+            f"<td>{self._categories[cookie.category, cookie.category_sent]}</td>"
+            f"<td>{self._purposes[cookie.purpose] if cookie.purpose else dash}</td>"
             f"<td>{show[cookie.vendor] if cookie.vendor else dash}</td>"
             f"<td{lasting}>{show[cookie.duration] if cookie.duration else dash}</td>"
             f"{self._sizes[cookie.size_bytes]}"
             f"<td>{flags[cookie.secure]} · {flags[cookie.http_only]}"
             f" · {show[cookie.same_site] if cookie.same_site else dash}</td>"
             f"<td>{self._moments[cookie.before_consent]}</td>"
-            f"<td>{self._classification(cookie)}</td>"
+            f"<td>{self._classified[classified]}</td>"
             f"<td>{self._findings[cookie.rule_ids]}</td></tr>\n"
         )
 
-    def _category(self, cookie: InventoryCookie) -> str:
-        key = (cookie.category, cookie.category_sent)
-        return self._categories.get(key) or self._keep(
-            self._categories, key, category_lines(*key, self._t)
-        )
-
-    def _classification(self, cookie: InventoryCookie) -> str:
-        key = (cookie.classified_by, cookie.ml_confidence, cookie.iab_purposes, cookie.needs_review)
-        return self._classified.get(key) or self._keep(
-            self._classified, key, classification(*key, self._t)
-        )
-
-    def _keep(self, known: dict[Key, str], key: Key, texts: Sequence[str]) -> str:
+    def _lines(self, texts: Sequence[str]) -> str:
         """The first text, and the others small below it."""
         first, *others = (self._show[text] for text in texts)
-        cell = first + "".join(f"<small>{text}</small>" for text in others)
-        if len(known) >= _MEMO_ENTRIES:
-            known.clear()
-        known[key] = cell
-        return cell
+        return first + "".join(f"<small>{text}</small>" for text in others)
 
     def _size(self, value: int | None) -> str:
         if value is None:

@@ -13,17 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 from operator import attrgetter
-from typing import Any, TypeAlias
 
 import uharfbuzz as hb
 from reportlab.pdfbase import pdfdoc
 from reportlab.pdfbase.pdfdoc import PDFArray, PDFDictionary, PDFName, PDFStream
 
 from renderers.fonts import FontFile, font_file
+from renderers.pdf_objects import Document
 from renderers.shaping import Glyph, GlyphRun
-
-Document: TypeAlias = Any
-"""reportlab's PDFDocument, whose types leave out what is needed here."""
 
 _DROPPED = tuple(
     int.from_bytes(tag.encode("ascii"), "big")

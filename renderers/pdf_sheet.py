@@ -7,18 +7,16 @@ page is written as operators here.  No markup parser ever sees scan data.
 from __future__ import annotations
 
 import hashlib
-import zlib
-from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, TypeAlias
+from typing import Any
 
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.utils import ImageReader
-from reportlab.pdfbase.pdfdoc import PDFDictionary, PDFName, PDFStream
 from reportlab.pdfgen.canvas import Canvas
 
 from languages.language import Language
 from renderers.fonts import BOLD, REGULAR
+from renderers.pdf_file import Bookmark, Page, PdfFile
 from renderers.pdf_inks import GREY, INK, LINK, RULE, Ink, accent_of
 from renderers.pdf_text import PdfText
 from renderers.typeface import Typeface
@@ -29,27 +27,8 @@ MARGIN = 48.0
 WIDE_MARGIN = 30.0
 FOOT = 40.0
 
-_LEVEL = 3
-"""Of compression: a tenth less time for the whole report than by default, 6 % more bytes."""
-
-
-@dataclass(slots=True)
-class _Page:
-    """One page until it is handed to reportlab: only then are all page numbers known."""
-
-    width: float
-    height: float
-    operators: list[str] = field(default_factory=list)
-    links: list[tuple[str, _Box]] = field(default_factory=list)
-    """Bookmarks, or https addresses, with the part of the page that leads there."""
-    bookmarks: list[tuple[str, str, int, float]] = field(default_factory=list)
-    """Key, title, level, place from the foot."""
-    logos: list[_Box] = field(default_factory=list)
-    numbers: list[tuple[str, float, float]] = field(default_factory=list)
-    """Keys of bookmarks whose page is told here, each with the point where it ends."""
-
-
-_Box: TypeAlias = tuple[float, float, float, float]
+_MARKS = "‘’“”„–—…•‹›"
+"""Beside a language's own letters, what texts in any language often have."""
 
 
 class Sheet:
@@ -61,12 +40,11 @@ class Sheet:
     def __init__(
         self, *, title: str, subject: str, footer: str, t: Language, presentation: Presentation
     ) -> None:
-        self._buffer = BytesIO()
         self.regular = Typeface(REGULAR)
         self.bold = Typeface(BOLD)
         canvas: Any = Canvas  # its types leave out what is needed here
         self._canvas = canvas(
-            self._buffer,
+            BytesIO(),
             pagesize=A4,
             invariant=1,
             pageCompression=1,
@@ -76,7 +54,8 @@ class Sheet:
         # reportlab's date and document id follow SOURCE_DATE_EPOCH; same inputs, same bytes.
         self._canvas._doc._timeStamp.YMDhms = (2000, 1, 1, 0, 0, 0)
         self._canvas._doc.signature = hashlib.md5(b"scanherald", usedforsecurity=False)
-        self.text = PdfText(self._canvas._doc)
+        letters = _MARKS + t.letters
+        self.text = PdfText(self._canvas._doc, (self.regular, self.bold), letters)
         self._selected: dict[tuple[str, float], str] = {}
         self._canvas.setTitle(self.bold.show(title))
         self._canvas.setAuthor(self.regular.show(presentation.organisation) or "scanherald")
@@ -88,7 +67,7 @@ class Sheet:
         self._logo = ImageReader(BytesIO(presentation.logo)) if presentation.logo else None
         self._footer = self._shortened(footer)
         self._imprint = self._shortened(presentation.footer)
-        self._pages: list[_Page] = []
+        self._pages: list[Page] = []
 
     @property
     def text_width(self) -> float:
@@ -110,7 +89,7 @@ class Sheet:
         self.width, self.height = (A4[1], A4[0]) if wide else A4
         self.margin = WIDE_MARGIN if wide else MARGIN
         self.y = self.height - self.margin
-        page = _Page(self.width, self.height)
+        page = Page(self.width, self.height)
         self._pages.append(page)
         self._page = page
         self.put = page.operators.append
@@ -234,7 +213,8 @@ class Sheet:
 
     def bookmark(self, key: str, title: str, *, level: int) -> None:
         """A place that links lead to by ``key``, with an outline entry: the cursor."""
-        self._page.bookmarks.append((key, self.regular.show(title), level, self.y + 14))
+        mark = Bookmark(key, self.regular.show(title), level, self.y + 14)
+        self._page.bookmarks.append(mark)
 
     def link(self, key: str, y: float, height: float) -> None:
         """Make a strip of the page, from margin to margin, lead to the bookmark ``key``."""
@@ -261,42 +241,31 @@ class Sheet:
     def close(self) -> bytes:
         """Number the pages and give the document."""
         place_of = {
-            key: place for place, page in enumerate(self._pages, 1) for key, *_ in page.bookmarks
+            mark.key: place for place, page in enumerate(self._pages, 1) for mark in page.bookmarks
         }
-        for place, page in enumerate(self._pages, 1):
+        file = PdfFile(self._canvas._doc, self._pages)
+        for place, page in enumerate(self._pages):
             self.put = page.operators.append
             for key, x, y in page.numbers:
                 if key:
                     self.write(x, y, str(place_of[key]), 8.5, right=True)
                 else:
-                    told = f"{self.t['page']} {place} {self.t['of']} {len(self._pages)}"
+                    told = f"{self.t['page']} {place + 1} {self.t['of']} {len(self._pages)}"
                     self.write(x, y, told, 7, ink=GREY)
-            self._hand_over(page)
-        self._canvas.save()
-        return self._buffer.getvalue()
+            pictures = self._draw_logos(page)
+            drawn = "\n".join(page.operators).encode("ascii")
+            page.operators.clear()  # a long report is held once
+            file.write_page(place, page, drawn, pictures)
+        return file.close()
 
-    def _hand_over(self, page: _Page) -> None:
+    def _draw_logos(self, page: Page) -> str:
+        """Have reportlab draw the images of a page: the dictionary of their names."""
+        if self._logo is None or not page.logos:
+            return ""
         canvas = self._canvas
-        canvas.setPageSize((page.width, page.height))
-        if self._logo is not None:
-            for x, y, width, height in page.logos:
-                canvas.drawImage(
-                    self._logo, x, y, width, height, mask="auto", preserveAspectRatio=True
-                )
-        for target, box in page.links:
-            if target.startswith("https://"):
-                canvas.linkURL(target, box, Border="[0 0 0]")
-            else:
-                canvas.linkAbsolute("", target, Rect=box, Border="[0 0 0]")
-        for key, title, level, top in page.bookmarks:
-            canvas.bookmarkPage(key, fit="XYZ", left=0, top=top, zoom=0)
-            canvas.addOutlineEntry(title, key, level=level, closed=level == 0)
-        # An image's operators are the one thing that reportlab has drawn itself.
-        drawn = "\n".join([*page.operators, *canvas._code]).encode("ascii")
-        page.operators.clear()
-        stream = PDFStream(
-            PDFDictionary({"Filter": PDFName("FlateDecode")}), zlib.compress(drawn, _LEVEL)
-        )
-        name = canvas._doc.thisPageName()
-        canvas.showPage()
-        canvas._doc.idToObject[name].Contents = stream
+        for x, y, width, height in page.logos:
+            canvas.drawImage(self._logo, x, y, width, height, mask="auto", preserveAspectRatio=True)
+        page.operators += canvas._code
+        canvas._code.clear()
+        names: bytes = canvas._doc.xobjDict(canvas._formsinuse).format(canvas._doc)
+        return names.decode("ascii")

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
 from renderers.pdf_inks import INK, RULE, WASH, Ink
 from renderers.pdf_sheet import FOOT, Sheet
-from renderers.typeface import Typeface
+from renderers.pdf_text import show_ascii
+from renderers.typeface import Typeface, measure, wrap_plain
 
 Cell: TypeAlias = str | tuple[str, ...]
-"""A text, or several that stand one below the other."""
+"""A text, or several that stand one below the other, at the left."""
 
 _MEMO_ENTRIES = 4096
 _MEMO_CHARS = 1200
+_KNOWN_BLOCKS = 2048
+_KNOWN_CHARS = 400
+"""ASCII looks the same in every document, and known cookies stand in report after report: their
+cells are set once per process and take two megabytes at most."""
 
 
 def as_it_is(value: Any) -> Cell:
@@ -59,30 +65,61 @@ class _Block:
         self.x = x
         self.lines = lines
         self.height = len(lines)
-        self.joined = " T* ".join(lines)
+        self.joined = lines[0] if self.height == 1 else " T* ".join(lines)
 
     def part(self, start: int, end: int) -> str:
         """The operators of some of the lines."""
         return " T* ".join(self.lines[start:end])
 
 
+class _Shape(NamedTuple):
+    """Where a column's texts stand and how: all that decides on a text's block."""
+
+    face: str
+    size: float
+    width: float
+    edge: float
+    """The left edge of the texts, or the right one where they end there."""
+    right: bool
+
+    def block(self, shown: list[str], widths: Iterable[float]) -> _Block:
+        """The block of lines, by the operators that show each and the points that each takes."""
+        edge = f"{self.edge:.2f}"
+        if not self.right:
+            return _Block(f"1 0 0 1 {edge} ", shown)
+        told = [f"{width:.2f}" for width in widths]
+        if len(shown) == 1:
+            return _Block(f"1 0 0 1 {float(edge) - float(told[0]):.2f} ", shown)
+        # Each line ends at the edge and goes back there.
+        ending = [
+            f"-{width} 0 Td {line} {width} 0 Td" for width, line in zip(told, shown, strict=True)
+        ]
+        return _Block(f"1 0 0 1 {edge} ", ending)
+
+
+def _ascii_block(shape: _Shape, text: str) -> _Block:
+    face, size = shape.face, shape.size
+    lines = wrap_plain(face, text, shape.width * 1000 / size)
+    widths = (measure(face, line) * size / 1000 for line in lines)
+    return shape.block([show_ascii(line) for line in lines], widths)
+
+
+_known_block = lru_cache(_KNOWN_BLOCKS)(_ascii_block)
+
+
 class _Setter:
     """Sets the cells of one column, by value."""
 
-    def __init__(self, sheet: Sheet, face: Typeface, size: float, column: Column, end: float,
-                 width: float, gap: float) -> None:  # fmt: skip
+    def __init__(self, sheet: Sheet, face: Typeface, shape: _Shape, column: Column) -> None:
         self._show = sheet.text.line
         self._face = face
-        self._size = size
-        self._column = column
-        self._width = width - gap
-        x = end - gap / 2 if column.right else end - width + gap / 2
-        self._x = f"1 0 0 1 {x:.2f} "
+        self._shape = shape
+        self._read = column.read
         self.known: dict[Any, _Block] = {}
 
     def set(self, value: Any) -> _Block:
         """The block of a value, remembered unless it is very long."""
-        block = self.lay(self._column.read(value))
+        block = self.lay(self._read(value))
         if len(block.joined) <= _MEMO_CHARS:
             if len(self.known) >= _MEMO_ENTRIES:
                 self.known.clear()
@@ -90,21 +127,23 @@ class _Setter:
         return block
 
     def lay(self, cell: Cell) -> _Block:
-        """The block of a text."""
-        face, size, show = self._face, self._size, self._show
-        lines: list[str] = []
-        for text in (cell,) if isinstance(cell, str) else cell:
-            if not text:
-                continue
-            lines += face.wrap(face.show(text), size, self._width)
-        if not self._column.right:
-            return _Block(self._x, [show(face, line, size) for line in lines])
-        return _Block(self._x, [self._ending_here(line) for line in lines])
+        """The block of a cell."""
+        if isinstance(cell, str):
+            return self._lay_text(cell)
+        blocks = [self._lay_text(text) for text in cell]
+        return _Block(blocks[0].x, [line for block in blocks for line in block.lines])
 
-    def _ending_here(self, line: str) -> str:
-        """Operators of a line that ends at the column's edge and goes back there."""
-        width = f"{self._face.width(line, self._size):.2f}"
-        return f"-{width} 0 Td {self._show(self._face, line, self._size)} {width} 0 Td"
+    def _lay_text(self, text: str) -> _Block:
+        shape = self._shape
+        if not text:
+            return shape.block([], ())
+        if text.isascii() and text.isprintable():
+            make = _known_block if len(text) <= _KNOWN_CHARS else _ascii_block
+            return make(shape, text)
+        face, show, size = self._face, self._show, shape.size
+        lines = face.wrap(face.show(text), size, shape.width)
+        widths = (face.width(line, size) for line in lines)
+        return shape.block([show(face, line, size) for line in lines], widths)
 
 
 class _Table:
@@ -126,14 +165,15 @@ class _Table:
 
     def _setters(self, face: Typeface, columns: Sequence[Column]) -> list[_Setter]:
         total = sum(column.share for column in columns)
+        gap = self._size * 0.9
         setters: list[_Setter] = []
         end = self._sheet.margin
         for column in columns:
             width = column.share / total * self._sheet.text_width
             end += width
-            setters.append(
-                _Setter(self._sheet, face, self._size, column, end, width, self._size * 0.9)
-            )
+            edge = end - gap / 2 if column.right else end - width + gap / 2
+            shape = _Shape(face.name, self._size, width - gap, edge, column.right)
+            setters.append(_Setter(self._sheet, face, shape, column))
         return setters
 
     def add(self, row: Sequence[Any]) -> None:

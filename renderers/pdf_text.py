@@ -7,21 +7,31 @@ else is drawn by glyph (``pdf_glyphs``).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from reportlab.lib.rl_accel import escapePDF
 
 from renderers.fonts import text_face
-from renderers.pdf_glyphs import Document, GlyphFonts
+from renderers.pdf_faces import TextFace
+from renderers.pdf_glyphs import GlyphFonts
+from renderers.pdf_objects import Document
 from renderers.shaping import GlyphRun
 from renderers.typeface import Typeface
 
 _ESCAPED = str.maketrans({"\\": "\\\\", "(": "\\(", ")": "\\)"})
+_ASCII = {code: chr(code).translate(_ESCAPED) for code in range(0x20, 0x7F)}
 
 
 class PdfText:
     """The text of one document."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, faces: Iterable[Typeface], letters: str) -> None:
+        """``letters`` are likely to be drawn: with codes of their own from the start, the fonts
+        of most documents are the same, and cut once per process."""
         self._document = document
+        self._codes = {face.name: _Codes(text_face(face.name), document) for face in faces}
+        for face in faces:
+            "".join(filter(face.is_plain, letters)).translate(self._codes[face.name])
         self._glyphs = GlyphFonts(document)
 
     def select(self, face: Typeface, size: float) -> str:
@@ -34,7 +44,7 @@ class PdfText:
         The text is shown as it is given: ``Typeface.show`` has made it visible.
         """
         if text.isascii():
-            return f"({text.translate(_ESCAPED)}) Tj"
+            return show_ascii(text)
         if face.is_plain(text):
             return self._plain(face, text, size)
         return " ".join(
@@ -45,13 +55,17 @@ class PdfText:
         )
 
     def _plain(self, face: Typeface, text: str, size: float) -> str:
+        codes = self._codes[face.name]
+        shown = text.translate(codes)
+        if codes.elsewhere.isdisjoint(text):
+            return f"({shown}) Tj"
         parts: list[str] = []
         selected = 0
-        for subset, codes in text_face(face.name).splitString(text, self._document):
+        for subset, shown in codes.split(text):
             if subset != selected:
                 parts.append(f"{self._name(face, subset)} {size:g} Tf")
                 selected = subset
-            parts.append(f"({escapePDF(codes)}) Tj")
+            parts.append(f"({shown}) Tj")
         if selected:
             parts.append(self.select(face, size))
         return " ".join(parts)
@@ -59,3 +73,36 @@ class PdfText:
     def _name(self, face: Typeface, subset: int) -> str:
         name: str = text_face(face.name).getSubsetInternalName(subset, self._document)
         return name
+
+
+def show_ascii(text: str) -> str:
+    """The operator that shows visible ASCII, the same in every document."""
+    if "(" in text or ")" in text or "\\" in text:
+        text = text.translate(_ESCAPED)
+    return f"({text}) Tj"
+
+
+class _Codes(dict[int, str]):
+    """What stands in a string for each character of a face, by code point: a byte, escaped.
+
+    Fills as it is used.  reportlab gives the bytes, in subsets of 256.
+    """
+
+    def __init__(self, font: TextFace, document: Document) -> None:
+        super().__init__(_ASCII)
+        self._font = font
+        self._document = document
+        self.elsewhere: set[str] = set()
+        """Characters that the first subset does not have."""
+
+    def __missing__(self, code: int) -> str:
+        ((subset, shown),) = self.split(chr(code))
+        if subset:
+            self.elsewhere.add(chr(code))
+        self[code] = shown
+        return shown
+
+    def split(self, text: str) -> list[tuple[int, str]]:
+        """Pieces of one subset each, with its number."""
+        pieces = self._font.splitString(text, self._document)
+        return [(subset, escapePDF(codes)) for subset, codes in pieces]

@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from languages.language import load_language
 from renderers.csv_table import render_csv
+from renderers.fonts import BOLD, REGULAR, font_file, text_face
+from renderers.html_look import compose_look
 from renderers.html_page import render_html
+from renderers.html_template import our_template
 from renderers.json_document import render_json
 from renderers.pdf_document import render_pdf
 from renderers.xlsx_workbook import render_xlsx
@@ -39,6 +43,21 @@ RENDERERS: dict[Format, Renderer] = {
         render_xlsx, "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", ".xlsx"
     ),
 }
+
+
+def load_ahead(language: str) -> None:
+    """Read and compile what every report in ``language`` needs: texts, fonts, template, style.
+
+    For a process that forks others: each of them would do it at its first report, in a
+    sixth of a second and with memory of its own.  Reads package data only; opens nothing
+    that a fork could not share.  Safe to repeat.  Raises InvalidSettings as load_language does.
+    """
+    load_language(language).number(1)  # the first number reads the locale's own data
+    for name in (REGULAR, BOLD):
+        text_face(name)
+        font_file(name)
+    compose_look(PLAIN)
+    our_template()
 
 
 def render(report: Report, format: Format, presentation: Presentation = PLAIN) -> bytes:

@@ -1,15 +1,17 @@
 """Type in one document: makes text visible, measures it and breaks it into lines.
 
 A character that no font can draw is shown as a visible mark, never as a black
-box or a blank.  Memos live as long as the document and hold widths and shapes
-only; which bytes stand for them is ``pdf_text``'s.
+box or a blank.  Memos hold widths, shapes and broken lines only, which are the
+same in every document; which bytes stand for them is ``pdf_text``'s.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import accumulate
 from unicodedata import combining
 
 from renderers.fonts import font_for, text_face
@@ -42,18 +44,28 @@ _KNOWN_LINES = 2048
 _KNOWN_CHARS = 400
 
 
-class _Widths(dict[str, float]):
-    """Thousandths of the type size by character of the text face."""
+_KNOWN_TEXTS = 2048
+_TEXT_CHARS = range(40, 400)
+"""The texts of rule packs and of well-known cookies stand in report after report: broken into
+lines once per process, they take a few megabytes at most."""
 
-    def __init__(self, by_code: dict[int, float], default: float) -> None:
+
+class _Widths(dict[str, float]):
+    """Thousandths of the type size by character of a text face; as many as it has glyphs."""
+
+    def __init__(self, face: str) -> None:
         super().__init__()
-        self._by_code = by_code
-        self._default = default
+        self._face = text_face(face).face
 
     def __missing__(self, char: str) -> float:
-        width = self._by_code.get(ord(char), self._default)
+        width: float = self._face.charWidths.get(ord(char), self._face.defaultWidth)
         self[char] = width
         return width
+
+
+@cache
+def _widths_of(face: str) -> _Widths:
+    return _Widths(face)
 
 
 class _Drawn:
@@ -71,9 +83,8 @@ class Typeface:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        face = text_face(name).face
         self._marks = Marks(_Drawn(name))
-        self._widths = _Widths(face.charWidths, face.defaultWidth)
+        self._widths = _widths_of(name)
         self._plain: set[str] = set()
         self._shaped: dict[str, list[Run]] = {}
 
@@ -115,8 +126,10 @@ class Typeface:
         text's direction.  Linear in the text.
         """
         limit = width * 1000 / size
-        if self.is_plain(text):
-            return self._wrap_plain(text, limit)
+        if text.isascii() or self.is_plain(text):
+            if len(text) in _TEXT_CHARS:
+                return list(_wrap_known(self.name, text, limit))
+            return wrap_plain(self.name, text, limit)
         direction = base_direction(text) if is_bidirectional(text) else ""
         return [direction + line for line in self._wrap_shaped(text, limit)]
 
@@ -135,46 +148,6 @@ class Typeface:
             run.width if isinstance(run, GlyphRun) else self._measure(run.text)
             for run in self.runs(text)
         )
-
-    def _wrap_plain(self, text: str, limit: float) -> list[str]:
-        measure = self._widths.__getitem__
-        if sum(map(measure, text)) <= limit:
-            return [text]
-        space = measure(" ")
-        lines: list[str] = []
-        line: list[str] = []
-        used = 0.0
-        for word in text.split(" "):
-            wide = sum(map(measure, word))
-            if line and used + space + wide <= limit:
-                line.append(word)
-                used += space + wide
-                continue
-            if line:
-                lines.append(" ".join(line))
-            if wide > limit:
-                *full, word = self._break(word, limit)
-                lines += full
-                wide = sum(map(measure, word))
-            line, used = [word], wide
-        lines.append(" ".join(line))
-        return lines
-
-    def _break(self, word: str, limit: float) -> list[str]:
-        pieces: list[str] = []
-        start, joint, used = 0, 0, 0.0
-        for place, char in enumerate(word):
-            wide = self._widths[char]
-            if used + wide > limit and place > start:
-                # A joint late in the line reads better; looking back is bounded by the line.
-                end = joint if joint - start > (place - start) * 0.7 else place
-                pieces.append(word[start:end])
-                start, used = end, sum(map(self._widths.__getitem__, word[end:place]))
-            used += wide
-            if char in _JOINTS:
-                joint = place + 1
-        pieces.append(word[start:])
-        return pieces
 
     def _wrap_shaped(self, text: str, limit: float) -> Iterator[str]:
         space = self._widths[" "]
@@ -211,6 +184,63 @@ class Typeface:
             piece += syllable
             used += wide
         yield piece
+
+
+def measure(face: str, text: str) -> float:
+    """Thousandths of the type size that ``text`` takes, which ``face`` draws as it stands."""
+    return sum(map(_widths_of(face).__getitem__, text))
+
+
+def wrap_plain(face: str, text: str, limit: float) -> list[str]:
+    """Like ``Typeface.wrap``, of a text that ``face`` draws as it stands; nothing is remembered.
+
+    ``limit`` is in thousandths of the type size.
+    """
+    widths = _widths_of(face)
+    reach = list(accumulate(map(widths.__getitem__, text)))
+    lines: list[str] = []
+    start, before = 0, 0.0
+    while (end := bisect_right(reach, before + limit, start)) < len(text):
+        stop = end if text[end] == " " else text.rfind(" ", start, end)
+        if stop < 0:
+            word_end = text.find(" ", start)
+            if word_end < 0:
+                word_end = len(text)
+            *full, rest = _break(text[start:word_end], limit, widths)
+            lines += full
+            start = word_end - len(rest)
+            before = reach[start - 1] if start else 0.0
+            # What is left of the word stands, even a letter that is wider than the line.
+            end = max(bisect_right(reach, before + limit, start), word_end)
+            if end == len(text):
+                break
+            stop = end if text[end] == " " else text.rfind(" ", start, end)
+        lines.append(text[start:stop])
+        start, before = stop + 1, reach[stop]
+    lines.append(text[start:])
+    return lines
+
+
+@lru_cache(_KNOWN_TEXTS)
+def _wrap_known(face: str, text: str, limit: float) -> tuple[str, ...]:
+    return tuple(wrap_plain(face, text, limit))
+
+
+def _break(word: str, limit: float, widths: _Widths) -> list[str]:
+    pieces: list[str] = []
+    start, joint, used = 0, 0, 0.0
+    for place, char in enumerate(word):
+        wide = widths[char]
+        if used + wide > limit and place > start:
+            # A joint late in the line reads better; looking back is bounded by the line.
+            end = joint if joint - start > (place - start) * 0.7 else place
+            pieces.append(word[start:end])
+            start, used = end, sum(map(widths.__getitem__, word[end:place]))
+        used += wide
+        if char in _JOINTS:
+            joint = place + 1
+    pieces.append(word[start:])
+    return pieces
 
 
 def _words(text: str) -> Iterator[tuple[str, str]]:

@@ -194,6 +194,28 @@ def test_another_process_with_another_seed_clock_and_zone_gives_the_same_bytes(f
         assert told.stdout.split() == wanted
 
 
+OPENED = """
+import sys
+sys.path.insert(0, "tests/contract")
+from test_renderers import SCANS, render, report_from
+from renderers.registry import load_ahead
+report = report_from(SCANS[1])
+load_ahead("en")
+opened = []
+sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" else None)
+for format in ("pdf", "html", "csv", "json"):
+    render(report, format)
+print(opened)
+"""
+
+
+def test_what_is_loaded_ahead_is_not_read_again_at_the_first_report():
+    told = subprocess.run(
+        [sys.executable, "-c", OPENED], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["[]"]
+
+
 @formats
 @pytest.mark.parametrize("fields", [{}, {"status": "failed", "page_count": 0}])
 def test_an_empty_scan_is_rendered_too(format, fields):

@@ -78,6 +78,14 @@ def test_a_catalogue_has_every_key_of_the_english_one_and_every_text_of_the_pack
     assert set(messages(code)) == set(messages("en")) | pack_texts() | {FINDING}
 
 
+def test_a_language_names_the_letters_that_its_texts_have_beside_ascii():
+    letters = load_language("de").letters
+    assert set("äöüß„") <= set(letters)
+    assert "é" not in letters
+    assert letters == "".join(sorted(set(letters)))
+    assert not any(char.isascii() for char in letters)
+
+
 @every_language
 def test_no_key_stands_twice(code):
     keys = re.findall(r"^msgid (.+)$", (CATALOGUES / f"{code}.po").read_text("utf-8"), re.MULTILINE)

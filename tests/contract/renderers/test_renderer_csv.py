@@ -105,3 +105,31 @@ def test_a_byte_order_mark_comes_only_when_asked_for():
     assert plain == render_csv(report, PLAIN)
     assert plain.startswith(b"number,name,")
     assert render_csv(report, Presentation(csv_bom=True)) == b"\xef\xbb\xbf" + plain
+
+
+def test_cells_are_quoted_as_the_standard_library_does_it():
+    texts = ["a,b", 'say "x"', "one\ntwo", "cr\rlf\r\n", "", " ", "'", "a;b", "ünder, 中", '"', ","]
+    cookies = [
+        {"name": text, "description": f"{text} again", "vendor": text, "size": place,
+         "ml_confidence": value}
+        for place, (text, value) in enumerate(zip(texts, [1, 0, 0.1, 1e-7] * 3, strict=False))
+    ]  # fmt: skip
+    data = render_csv(report_of(*cookies, *cookies)).decode()
+    again = io.StringIO(newline="")
+    csv.writer(again, lineterminator="\r\n").writerows(csv.reader(io.StringIO(data, newline="")))
+    assert data == again.getvalue()
+
+
+def test_a_number_is_written_by_its_own_type_and_not_by_an_equal_ones():
+    report = report_of({"size": 1, "ml_confidence": 1.0}, {"size": 0, "ml_confidence": 0.0})
+    rows = list(csv.DictReader(io.StringIO(render_csv(report).decode(), newline="")))
+    assert [(row["size_bytes"], row["ml_confidence"]) for row in rows] == [
+        ("1", "1.0"),
+        ("0", "0.0"),
+    ]
+
+
+def test_a_long_table_has_every_row_once():
+    report = report_of(*({"name": f"c{place}"} for place in range(2_345)))
+    rows = list(csv.DictReader(io.StringIO(render_csv(report).decode(), newline="")))
+    assert [row["name"] for row in rows] == [f"c{place}" for place in range(2_345)]

@@ -186,3 +186,10 @@ def test_the_same_bytes_come_after_other_pages_and_with_rows_in_pieces():
     rendered({"name": "שם"}, look=Presentation(accent="#123456", html_template="{{ title }}"))
     assert rendered(*cookies) == first
     assert re.findall(r'<tr id="c(\d+)">', first) == [str(number) for number in range(1, 601)]
+
+
+def test_evidence_leads_to_the_rows_of_its_cookies_and_is_escaped():
+    page = rendered({"name": "<b>"}, {"name": "x\u202ey"}, storages={"local_storage": {"k": "v"}})
+    assert '<a href="#c1">1</a> &lt;b&gt;' in page
+    assert '<a href="#c2">2</a> <bdi>x‹U+202E›y (domain' in page
+    assert "<b>" not in page.split("</style>")[1].split('id="s-findings"')[1].split("</section>")[0]

@@ -271,8 +271,42 @@ def test_an_independent_library_finds_nothing_wrong(make):
             assert "+" in str(font), "every font is embedded as a subset"
 
 
+@pytest.mark.parametrize("title", ["a (b) c\\", "ünï — “x”", "中文 (\\)", "\u202eevil"])
+def test_a_title_of_any_letters_stands_in_the_outline(title):
+    report = _report(scan_with([{"name": "a"}]))
+    first, *others = report.findings
+    changed = msgspec.structs.replace(
+        report, findings=(msgspec.structs.replace(first, title=title), *others)
+    )
+    document = PdfReader(io.BytesIO(render_pdf(changed)), strict=True)
+    titles = [entry.title for entry in _flat(document.outline)]
+    shown = title.replace("\u202e", "‹U+202E›")
+    assert f"1  {shown}" in titles
+
+
+def test_reports_whose_data_is_ascii_embed_the_same_fonts():
+    documents = [
+        reader_of(scan_with([{"name": name, "description": f"{name} does ({name})"}]))
+        for name in ("_ga", "session-id")
+    ]
+    first, second = ([_font_file(font) for font in _fonts(d.pages[0])] for d in documents)
+    assert len(first) == 2
+    assert first == second
+
+
+def test_a_letter_of_its_own_changes_the_fonts_of_one_report_alone():
+    plain = _report(scan_with([{"name": "a"}]))
+    before = render_pdf(plain)
+    reader_of(scan_with([{"name": "ŷ", "description": "ẅ ǆ ŷ"}]))
+    assert render_pdf(plain) == before
+
+
+def _font_file(font) -> bytes:
+    return font.get_object()["/FontDescriptor"]["/FontFile2"].get_data()
+
+
 def _fonts(page) -> list:
-    return list(page.resources["/Font"].values())
+    return list(page["/Resources"]["/Font"].values())
 
 
 def _report(scan: Scan):
