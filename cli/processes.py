@@ -91,6 +91,7 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     # SIGTERM, which supervisors send, starts the soft shutdown; read when billiard is imported.
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     from channels.operator_templates import check_templates
+    from renderers.registry import load_ahead
     from tasks import app, wiring
     from tasks.app import QUEUES
     from tasks.logs import configure_logs
@@ -107,6 +108,8 @@ def run_worker(settings: Settings, options: WorkerOptions) -> None:
     if {"reports", "notifications"} & set(queues):  # others may have been given no key
         _look_at_addresses(wiring.current())
     wiring.current().close()
+    if "reports" in queues:
+        load_ahead(settings.language)  # once, for all processes of the pool
     arguments = [
         "worker",
         f"--loglevel={settings.log_level}",
