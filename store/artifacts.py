@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -179,7 +180,7 @@ class ArtifactStore:
         """So many artifacts are deleted at the cost of one."""
         return 1 if self.folder is not None else LISTED
 
-    @property
+    @cached_property
     def folder(self) -> Path | None:
         """Where a folder store lies; None for any other."""
         parts = urlsplit(self.url)

@@ -363,7 +363,10 @@ def note_kinds(ledger: Ledger, box: SecretBox) -> int:
 
 def open_addresses(sealed: bytes, box: SecretBox) -> tuple[ChannelAddress, ...]:
     """Undo ``seal_addresses``."""
-    return msgspec.json.decode(box.open(sealed), type=tuple[ChannelAddress, ...])
+    return _addresses.decode(box.open(sealed))
+
+
+_addresses = msgspec.json.Decoder(tuple[ChannelAddress, ...])
 
 
 def _matches(glob: str, domain: str) -> bool:
