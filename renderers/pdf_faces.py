@@ -16,6 +16,7 @@ from reportlab.pdfbase.ttfonts import SUBSETN, TTFont, makeToUnicodeCMap
 from renderers.pdf_objects import Document, Ready, add, stream
 
 _LEVEL = 6
+"""Of compression: packed once for many reports, so the bytes count and not the time."""
 _KNOWN_SUBSETS = 24
 """Each takes some 25 kB."""
 

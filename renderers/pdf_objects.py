@@ -14,7 +14,8 @@ from reportlab.pdfbase.pdfdoc import DummyDoc, PDFObject, PDFString
 Document: TypeAlias = Any
 """reportlab's PDFDocument, whose types leave out what is needed here."""
 
-_ESCAPED = str.maketrans({"\\": "\\\\", "(": "\\(", ")": "\\)"})
+ESCAPED = str.maketrans({"\\": "\\\\", "(": "\\(", ")": "\\)"})
+"""What a string of a PDF writes otherwise, for ``str.translate``."""
 
 
 class Ready(PDFObject):
@@ -57,6 +58,6 @@ def stream(content: bytes, level: int, more: str = "") -> bytes:
 def literal(text: str) -> str:
     """The string that a reader shows as ``text``, in ASCII."""
     if text.isascii() and text.isprintable():
-        return f"({text.translate(_ESCAPED)})"
+        return f"({text.translate(ESCAPED)})"
     shown: bytes = PDFString(text).format(DummyDoc())
     return shown.decode("ascii")

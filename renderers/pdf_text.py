@@ -14,12 +14,11 @@ from reportlab.lib.rl_accel import escapePDF
 from renderers.fonts import text_face
 from renderers.pdf_faces import TextFace
 from renderers.pdf_glyphs import GlyphFonts
-from renderers.pdf_objects import Document
+from renderers.pdf_objects import ESCAPED, Document
 from renderers.shaping import GlyphRun
 from renderers.typeface import Typeface
 
-_ESCAPED = str.maketrans({"\\": "\\\\", "(": "\\(", ")": "\\)"})
-_ASCII = {code: chr(code).translate(_ESCAPED) for code in range(0x20, 0x7F)}
+_ASCII = {code: chr(code).translate(ESCAPED) for code in range(0x20, 0x7F)}
 
 
 class PdfText:
@@ -78,7 +77,7 @@ class PdfText:
 def show_ascii(text: str) -> str:
     """The operator that shows visible ASCII, the same in every document."""
     if "(" in text or ")" in text or "\\" in text:
-        text = text.translate(_ESCAPED)
+        text = text.translate(ESCAPED)
     return f"({text}) Tj"
 
 
