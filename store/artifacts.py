@@ -10,8 +10,9 @@ the bucket's own lifecycle rule can see and remove.
 When ``put`` returns, the artifact is on disk: the ledger says ``ready`` on the
 strength of it, and would be wrong after a power failure otherwise.  The library
 does not sync, so the folder store does, after the rename: 1.1 ms more than the
-0.3 ms of an unsynced put of 100 KB.  Power lost between the two, the ledger does
-not say ``ready`` yet, and the artifact is rendered again.
+0.3 ms of an unsynced put of 100 KB.  Of several, each is placed and then all are
+settled: their folders are synced once.  Power lost in between, the ledger does not
+say ``ready`` yet, and the artifact is rendered again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -95,15 +96,32 @@ class ArtifactStore:
 
     def put(self, key: str, data: bytes) -> None:
         """Store atomically and durably; a repeat replaces.  Raises ArtifactsUnavailable."""
+        self.place(key, data)
+        self.settle([key])
+
+    def place(self, key: str, data: bytes) -> None:
+        """Store atomically; durable once ``settle`` is told.  Raises ArtifactsUnavailable."""
         try:
             with _translated(key):
                 store = self._store()
                 in_parts = self.folder is None and len(data) > LARGE
                 obstore.put(store, key, data, use_multipart=in_parts, chunk_size=PART)
-                if (folder := self.folder) is not None:
-                    _sync_up_to(folder, folder / key.lstrip("/"))
+                if self.folder is not None:
+                    _sync(self.folder / key.lstrip("/"))
         except NotFound as error:  # no such bucket, or somebody took the folder away just now
             raise ArtifactsUnavailable(f"artifact {key}: {_said(error.__cause__)}") from error
+
+    def settle(self, keys: Sequence[str]) -> None:
+        """Make artifacts that were placed outlive a power failure; raises ArtifactsUnavailable.
+
+        Those of one run lie in one folder, so for a few it costs little more than for one.
+        """
+        if self.folder is None:
+            return
+        with _translated(", ".join(keys)):
+            for place in _folders_of(self.folder, keys):
+                with suppress(FileNotFoundError):  # somebody deletes them just now
+                    _sync(place)
 
     def get(self, key: str) -> bytes:
         """Read whole.  Raises NotFound, ArtifactsUnavailable."""
@@ -241,12 +259,15 @@ def _open(url: str) -> ObjectStore:
     return store
 
 
-def _sync_up_to(folder: Path, path: Path) -> None:
-    """Put a new file on disk, and each folder up to ``folder``: any of them may be as new."""
-    for place in (path, *path.parents):
-        _sync(place)
-        if place == folder:
-            return
+def _folders_of(folder: Path, keys: Sequence[str]) -> Iterator[Path]:
+    """Every folder from the keys' up to ``folder``, once: any of them may be as new as they are."""
+    found: dict[Path, None] = {}
+    for key in keys:
+        for place in (folder / key.lstrip("/")).parents:
+            found[place] = None
+            if place == folder:
+                break
+    return iter(found)
 
 
 def _sync(path: Path) -> None:

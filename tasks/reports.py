@@ -198,6 +198,7 @@ def render_each(
         except Exception as error:  # a bug in one format must not take the others along
             log.exception("render_crashed", run_id=run.run_id, formats=[name.value])
             failures[name] = f"internal error: {type(error).__name__}: {error}"
+    parts.artifacts.settle([report.artifact_key for report in made])
     return made, failures
 
 
@@ -299,7 +300,7 @@ def _render_one(
     spent_ms = (time.perf_counter() - began) * 1000
     key = artifact_key(run, report.identity.scan_id, name)
     crash_here(CrashPoint.RENDER_RENDERED)
-    parts.artifacts.put(key, data)
+    parts.artifacts.place(key, data)
     crash_here(CrashPoint.RENDER_PUT)
     log.info(
         "artifact_stored",

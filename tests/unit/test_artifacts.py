@@ -344,3 +344,23 @@ def test_one_that_is_absent_stops_no_bulk_deletion(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(obstore, "delete", delete)
     ArtifactStore("gs://bucket").delete_many(["a", "b", "c"])
     assert left == set()
+
+
+def test_of_several_that_were_placed_each_folder_is_synced_once(
+    artifacts: ArtifactStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"scan/run/report.en.{name}" for name in ("pdf", "html", "csv")]
+    for key in keys:
+        artifacts.place(key, b"1")
+    synced: list[Path] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+    )
+    artifacts.settle(keys)
+    assert synced == [folder / "scan/run", folder / "scan", folder]
+    synced.clear()
+    for key in keys:
+        artifacts.delete(key)
+    (folder / "scan/run").rmdir()
+    artifacts.settle(keys)  # somebody has deleted them meanwhile
+    assert synced == [folder / "scan", folder]

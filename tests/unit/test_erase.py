@@ -196,7 +196,7 @@ def test_an_unfinished_run_is_cancelled_and_its_worker_leaves_nothing(
     busy: Any, rows: Any, record: Any, make_scan: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticket = record(busy, make_scan(9, domain=SHOP), id="e-9")
-    put = busy.artifacts.put
+    put = busy.artifacts.place
     found = receipt(busy)
 
     def put_then_erase(key: str, data: bytes) -> None:
@@ -205,7 +205,7 @@ def test_an_unfinished_run_is_cancelled_and_its_worker_leaves_nothing(
             erase_domain(busy, SHOP, found)
             put(key, data)  # a worker that is slower than the erasing
 
-    monkeypatch.setattr(busy.artifacts, "put", put_then_erase)
+    monkeypatch.setattr(busy.artifacts, "place", put_then_erase)
     statuses = render_report.apply((ticket.run_id, 1, ["csv"])).get()
     assert statuses == {"csv": "gone"}
     assert found.cancelled == 1
@@ -218,14 +218,14 @@ def test_an_unfinished_run_is_cancelled_and_its_worker_leaves_nothing(
 def test_a_report_asked_for_while_its_domain_is_erased_is_not_made(
     busy: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = busy.artifacts.put
+    put = busy.artifacts.place
 
     def put_then_erase(key: str, data: bytes) -> None:
         put(key, data)
-        monkeypatch.setattr(busy.artifacts, "put", put)
+        monkeypatch.setattr(busy.artifacts, "place", put)
         erase_domain(busy, SHOP, receipt(busy))
 
-    monkeypatch.setattr(busy.artifacts, "put", put_then_erase)
+    monkeypatch.setattr(busy.artifacts, "place", put_then_erase)
     with pytest.raises(NotFound, match="was erased"):
         render_on_demand(busy, "00000000-0000-0000-0000-0000000a0001")
     assert SHOP not in everything(busy)

@@ -207,8 +207,8 @@ class Outage:
     def __init__(self, parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.away = True
         self.calls = 0
-        self._put = parts.artifacts.put
-        monkeypatch.setattr(parts.artifacts, "put", self.put)
+        self._put = parts.artifacts.place
+        monkeypatch.setattr(parts.artifacts, "place", self.put)
 
     def put(self, key: str, data: bytes) -> None:
         self.calls += 1
@@ -238,7 +238,7 @@ def test_a_store_that_is_back_within_the_fast_retries_costs_nothing(
         outage.away = outage.calls < 2
         real(key, data)
 
-    monkeypatch.setattr(parts.artifacts, "put", put)
+    monkeypatch.setattr(parts.artifacts, "place", put)
     assert header(record(parts, make_scan()), "csv") == {"csv": "ready"}
 
 

@@ -62,14 +62,14 @@ def test_a_bug_in_one_format_leaves_the_others_of_its_task_alone(
     parts: Any, record: Any, make_scan: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = record(parts, make_scan())
-    store = parts.artifacts.put
+    store = parts.artifacts.place
 
     def put(key: str, data: bytes) -> None:
         if key.endswith(".pdf"):
             raise ZeroDivisionError("a bug of the store's client")
         store(key, data)
 
-    monkeypatch.setattr(parts.artifacts, "put", put)
+    monkeypatch.setattr(parts.artifacts, "place", put)
     assert header(run, *ALL) == {"pdf": "failed", "html": "ready", "json": "ready", "csv": "ready"}
 
 
@@ -77,14 +77,14 @@ def test_a_put_that_hangs_leaves_all_of_its_task_to_an_attempt_with_a_task_each(
     parts: Any, record: Any, make_scan: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = record(parts, make_scan())
-    store = parts.artifacts.put
+    store = parts.artifacts.place
 
     def put(key: str, data: bytes) -> None:
         if key.endswith(".pdf"):
             raise SoftTimeLimitExceeded
         store(key, data)
 
-    monkeypatch.setattr(parts.artifacts, "put", put)
+    monkeypatch.setattr(parts.artifacts, "place", put)
     assert header(run, *ALL) == dict.fromkeys(ALL, "unfinished")
     assert {row["status"] for row in rows(parts, "reports")} == {"pending"}
     assert header(run, "pdf") == {"pdf": "failed"}  # alone, it is the one to blame
@@ -129,7 +129,7 @@ def test_a_start_that_ended_by_a_passing_fault_is_no_reason_to_go_one_by_one(
         raise ArtifactsUnavailable("no space")
 
     with monkeypatch.context() as full:
-        full.setattr(parts.artifacts, "put", put)
+        full.setattr(parts.artifacts, "place", put)
         assert set(header(run, *ALL).values()) == {"unfinished"}
     assert set(tries(parts, rows).values()) == {0}
     assert header(run, *ALL) == dict.fromkeys(ALL, "ready")

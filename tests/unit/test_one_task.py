@@ -89,7 +89,7 @@ def test_a_store_that_stays_away_leaves_the_run_to_the_sweep(
     def put(*_: Any) -> None:
         raise ArtifactsUnavailable("no space")
 
-    monkeypatch.setattr(parts.artifacts, "put", put)
+    monkeypatch.setattr(parts.artifacts, "place", put)
     render_and_finish.apply((record(parts, make_scan()).run_id, 1, ALL)).get()
     (run,) = rows(parts, "runs")
     assert run["state"] == "recorded"

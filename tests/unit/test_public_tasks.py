@@ -134,7 +134,7 @@ def test_an_unknown_format_is_refused_and_nothing_is_made(
 def test_a_report_on_demand_tries_again_while_the_store_is_away(
     parts: Any, scan_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = parts.artifacts.put
+    real = parts.artifacts.place
     faults = [ArtifactsUnavailable("no route"), ArtifactsUnavailable("no route")]
 
     def put(key: str, data: bytes) -> None:
@@ -142,7 +142,7 @@ def test_a_report_on_demand_tries_again_while_the_store_is_away(
             raise faults.pop()
         real(key, data)
 
-    monkeypatch.setattr(parts.artifacts, "put", put)
+    monkeypatch.setattr(parts.artifacts, "place", put)
     assert call(generate_report_async, scan_id, "csv")["status"] == "completed"
     faults += [ArtifactsUnavailable("no route")] * 9
     with pytest.raises(ArtifactsUnavailable):
@@ -509,7 +509,7 @@ def test_a_report_asked_for_during_an_outage_leaves_what_was_there(
     def away(_key: str, _data: bytes) -> None:
         raise ArtifactsUnavailable("the folder is full")
 
-    monkeypatch.setattr(parts.artifacts, "put", away)
+    monkeypatch.setattr(parts.artifacts, "place", away)
     made = generate_report_async.apply((json.loads(make_scan())["scan_id"], "csv"))
 
     assert isinstance(made.result, ArtifactsUnavailable)
