@@ -103,7 +103,7 @@ class Language:
 
     def decimal(self, value: float, places: int) -> str:
         """A number with exactly so many places after the point."""
-        return _decimal(self._locale, value, places)
+        return _decimal(self._locale, value + 0.0, places)  # -0.0 is the same number
 
     def moment(self, value: datetime) -> str:
         """Date and time to the second, in UTC and saying so."""

@@ -1,8 +1,7 @@
 """When to stop reading: workers that fall behind leave their backlog in the stream.
 
 The stream is the cheapest and safest place for a backlog.  Read on regardless,
-it would become chords in the broker, five messages each, whose deadlines pass
-while they wait.
+it would become messages in the broker, whose deadlines pass while they wait.
 """
 
 from __future__ import annotations

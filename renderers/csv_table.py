@@ -67,12 +67,9 @@ class _Texts(dict[Any, str]):
         return cell
 
 
-class _Numbers(dict[int | float | None, str]):
-    """The cell of every number of one column: 1 and 1.0 are one key and not one cell."""
-
-    def __missing__(self, value: float | None) -> str:
-        cell = self[value] = "" if value is None else repr(value)
-        return cell
+def _number(value: float | None) -> str:
+    # not remembered: 0.0 and -0.0, 1 and 1.0 would be one key, and are not one cell
+    return "" if value is None else repr(value)
 
 
 def _list_cells(name: str, cookies: Iterable[InventoryCookie], texts: _Texts) -> Iterable[str]:
@@ -80,7 +77,7 @@ def _list_cells(name: str, cookies: Iterable[InventoryCookie], texts: _Texts) ->
     if _TYPES[name] is int:
         return map(str, values)
     if _TYPES[name] in _NUMBERS:
-        return map(_Numbers().__getitem__, values)
+        return map(_number, values)
     return map(_WORDS.__getitem__ if _TYPES[name] in _TRUTHS else texts.__getitem__, values)
 
 

@@ -85,7 +85,7 @@ def _context(report: Report, presentation: Presentation) -> dict[str, Any]:
         "max_changes": wording.MAX_CHANGES,
         "max_history": wording.MAX_HISTORY,
         "isolate": lambda text: Markup(isolate(text, marks)),  # noqa: S704 - it escapes
-        "evidence": lambda finding: Markup(link_evidence(finding, marks)),  # noqa: S704 - it escapes
+        "linked_evidence": lambda finding: Markup(link_evidence(finding, marks)),  # noqa: S704
         "moment": lambda value: wording.moment(value, t),
         "points": lambda term: wording.points(term, t),
         "change_values": lambda change: wording.change_values(change, t),

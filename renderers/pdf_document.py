@@ -6,6 +6,7 @@ every cookie and every reason.  Cost and memory grow linearly with the scan.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from languages.language import load_language
@@ -46,8 +47,17 @@ SECTIONS: dict[str, Callable[[Sheet, Report], None]] = {
 """What stands behind page one, in this order; the key names the section's title and bookmark."""
 
 
+_one_at_a_time = threading.Lock()
+"""reportlab reads a font's file by one position for all threads: two at once cut each other's."""
+
+
 def render_pdf(report: Report, presentation: Presentation = PLAIN) -> bytes:
     """A4, embedded fonts, outline, links and page numbers; the same inputs give the same bytes."""
+    with _one_at_a_time:
+        return _draw(report, presentation)
+
+
+def _draw(report: Report, presentation: Presentation) -> bytes:
     t = load_language(report.language)
     sheet = Sheet(
         title=title_line(report, t),

@@ -180,7 +180,7 @@ BATCH_SECONDS = _histogram(
     "listener_batch_seconds", "Time to decode and RECORD one batch, its commit included.", _QUICK
 )
 DISPATCH_SECONDS = _histogram(
-    "listener_dispatch_seconds", "Time to publish the chords of one batch.", _QUICK
+    "listener_dispatch_seconds", "Time to publish the tasks of one batch.", _QUICK
 )
 BACKPRESSURE = _gauge(
     "listener_backpressure_closed", "1 while reading waits for workers to catch up, else 0."

@@ -41,7 +41,7 @@ PREFIX = "SCANHERALD_"
 
 def _split(value: Any) -> Any:
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
     return value
 
 
@@ -51,7 +51,7 @@ def _upper(value: Any) -> Any:
 
 Item = TypeVar("Item")
 Listed = Annotated[tuple[Item, ...], NoDecode, BeforeValidator(_split)]
-"""Several values in one variable, separated by commas."""
+"""Several values in one variable, separated by commas; one that is said twice counts once."""
 
 
 def _pair(value: Any) -> Any:
@@ -180,7 +180,7 @@ class Settings(BaseSettings):
         1_048_576,
         ge=0,
         description="A scan of at most so many bytes is one task for all formats and its end; "
-        "0: always a chord with a task for each format.",
+        "0: a chord with a task for each, where there are several.",
     )
     reports_high_water: int = Field(
         1000, ge=1, description="Waiting report tasks at which listeners stop reading."

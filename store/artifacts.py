@@ -22,7 +22,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -118,10 +118,12 @@ class ArtifactStore:
         """
         if self.folder is None:
             return
-        with _translated(", ".join(keys)):
-            for place in _folders_of(self.folder, keys):
-                with suppress(FileNotFoundError):  # somebody deletes them just now
+        try:
+            with _translated(", ".join(keys)):
+                for place in _folders_of(self.folder, keys):
                     _sync(place)
+        except NotFound as error:  # somebody took the folder away, and with it what was placed
+            raise ArtifactsUnavailable(f"artifacts of {keys[0]}: their folder is gone") from error
 
     def get(self, key: str) -> bytes:
         """Read whole.  Raises NotFound, ArtifactsUnavailable."""

@@ -259,6 +259,8 @@ def store_fetched_scan(
     is_replay: bool = False,
 ) -> None:
     """Give an event the data its dataref pointed to, and its run what follows from it."""
+    # rows are taken in the order of everywhere: run, event, scan
+    connection.execute(select(runs.c.run_id).where(runs.c.run_id == run_id).with_for_update())
     connection.execute(
         update(events)
         .where(events.c.event_pk == event_pk)

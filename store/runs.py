@@ -225,7 +225,7 @@ def start_rendering(
             "status": "pending",
             "created_at": now,
         }
-        for name in sorted(formats)
+        for name in sorted(set(formats))
     ]
     begun = connection.execute(_start(connection.dialect.name), given) if given else ()
     rows = {Format(row.format): row for row in begun}
@@ -398,15 +398,24 @@ _OF_SCAN = select(reports).where(
 )
 
 
-def settle_done(connection: Connection, run: Run, now: datetime, *, score: int | None) -> bool:
+def settle_done(
+    connection: Connection, run: Run, now: datetime, *, score: int | None, summary: str
+) -> bool:
     """Settle a run.  False if another worker has, or it is dead: then do nothing more.
 
-    In one transaction with the deliveries it plans, and with ``note_outcome``: killed
-    before the commit, the run is unfinished and the sweep starts its next attempt; after
-    it, the deliveries are there and the sweep starts those that nobody has started.
+    In one transaction with the deliveries it plans: killed before the commit,
+    the run is unfinished and the sweep starts its next attempt; after it, the
+    deliveries are there and the sweep starts those that nobody has started.
+    Rows are taken in the order of everywhere: run, event, scan.
     """
     if not connection.execute(_SETTLE_DONE, {"this": run.run_id, "now": now}).rowcount:
         return False
+    ended = {"of_event": run.event_pk, "why": plain(summary)}
+    if run.replay_id is None:
+        connection.execute(_NOTE_OUTCOME, ended)
+    else:  # it ends what was not ended; what is on record of a live run's end stays
+        ended["why"] = plain(f"{summary}, by replay {run.replay_id}")
+        connection.execute(_NOTE_OUTCOME.where(events.c.outcome != "done"), ended)
     if run.scan_id is not None and (score is not None or run.replay_id is None):
         scored = {"of_scan": run.scan_id, "of_event": run.event_pk, "points": score}
         connection.execute(_SAVE_SCORE, scored)
@@ -426,21 +435,13 @@ _SAVE_SCORE = (
 
 
 def note_outcome(connection: Connection, run: Run, summary: str) -> None:
-    """Say in the ledger what became of the event of a run that is settled.
-
-    A replay ends what was not ended; what is on record of a live run's end stays.
-    """
-    ended = {"this": run.event_pk, "why": plain(summary)}
-    if run.replay_id is None:
-        connection.execute(_NOTE_OUTCOME, ended)
-    else:
-        ended["why"] = plain(f"{summary}, by replay {run.replay_id}")
-        connection.execute(_NOTE_OUTCOME.where(events.c.outcome != "done"), ended)
+    """Say in the ledger what became of a live run's event, which is settled."""
+    connection.execute(_NOTE_OUTCOME, {"of_event": run.event_pk, "why": plain(summary)})
 
 
 _NOTE_OUTCOME = (
     update(events)
-    .where(events.c.event_pk == bindparam("this"))
+    .where(events.c.event_pk == bindparam("of_event"))
     .values(outcome="done", reason=bindparam("why"))
 )
 

@@ -53,7 +53,11 @@ def finish_run(
     run_id: str,
     attempt: int,
 ) -> None:
-    """Settle a run.  ``header`` holds the statuses of the header's tasks or task, for the log."""
+    """Settle a run.  ``header`` holds the statuses of the header's tasks, for the log.
+
+    A dict where a message from before ``one_task`` is still queued: its one header task
+    calls this back.
+    """
     finish_attempt(self, header if isinstance(header, list) else [header], run_id, attempt)
 
 
@@ -62,7 +66,7 @@ def finish_attempt(
 ) -> None:
     """Settle a run and start its deliveries, or leave it to the sweep.
 
-    Raises Retry, and TransientError after the last one.
+    Raises Retry, and LedgerUnavailable where not even that can be noted.
     """
     parts = wiring.current()
     try:
@@ -73,16 +77,18 @@ def finish_attempt(
             return
         tickets = settle(parts, run_id, attempt)
     except SoftTimeLimitExceeded:
-        put_off(parts, run_id, attempt, "the body took longer than a task may take")
+        put_off(parts, run_id, attempt, "the task took longer than one may take")
         return
     except PermanentError as error:
         # Such as an encryption key that fits nothing: the run's end will say so.
         put_off(parts, run_id, attempt, str(error))
         return
     except TransientError as error:
-        # After the last retry this raises: the run stays unfinished, and the sweep's.
         forgive(parts, run_id)
-        raise retry_soon(task, error, parts) from error
+        if task.request.retries < parts.settings.task_max_retries:
+            raise retry_soon(task, error, parts) from error
+        put_off(parts, run_id, attempt, str(error))
+        return
     log.info("run_finished", run_id=run_id, header=statuses, deliveries=len(tickets))
     try:
         start_deliveries(tickets)
@@ -92,19 +98,20 @@ def finish_attempt(
 
 @app.task(name=NOTE_CHORD_ERROR, ignore_result=True)
 def note_chord_error(failed_task_id: str, *, run_id: str, attempt: int) -> None:
-    """A header task ended without a status, killed by its time limit: let the sweep go on now.
+    """A task of an attempt ended without saying how: let the sweep go on now.
 
     It only marks the ledger.  A single positional argument makes Celery queue
     this as a task instead of calling it where the chord broke.
     """
     parts = wiring.current()
-    log.error("chord_broken", run_id=run_id, attempt=attempt, failed_task_id=failed_task_id)
+    log.error("attempt_broken", run_id=run_id, attempt=attempt, failed_task_id=failed_task_id)
     with parts.ledger.write() as connection:
         runs.postpone(
             connection,
             run_id,
             attempt,
-            "a header task ended without a status, killed by its time limit or with its worker",
+            "a task ended without saying how: killed by its time limit or with its worker, or "
+            "by a fault that outlasted its retries",
             parts.clock(),
         )
 
@@ -164,10 +171,9 @@ def _settle_loaded(
     with parts.ledger.write() as connection:
         summary = f"{len(artifacts)} artifacts, {len(missing)} failed"
         score = report.score.value if report else None
-        if not runs.settle_done(connection, run, parts.clock(), score=score):
+        if not runs.settle_done(connection, run, parts.clock(), score=score, summary=summary):
             return []
-        tickets, note = _tell(connection, parts, run, report, told, artifacts)
-        runs.note_outcome(connection, run, summary + note)
+        tickets = _tell(connection, parts, run, report, told, artifacts, summary)
         crash_here(CrashPoint.BODY_SETTLING)
     crash_here(CrashPoint.BODY_SETTLED)
     return tickets
@@ -187,13 +193,11 @@ def _tell(
     report: Report | None,
     told: list[Notification],
     artifacts: tuple[ArtifactLink, ...],
-) -> tuple[list[DeliveryTicket], str]:
-    """Move violations on and plan what there is to tell: in the body's transaction.
-
-    Returns the tries to start, and what the event's outcome says of it.
-    """
+    summary: str,
+) -> list[DeliveryTicket]:
+    """Move violations on, plan what there is to tell, and note it: in the body's transaction."""
     if not run.tells:
-        return [], ""
+        return []
     if report is not None:
         told = told + follow_violations(connection, parts, run, report, artifacts)
     tickets, known = plan(
@@ -205,11 +209,12 @@ def _tell(
         replay_id=run.replay_id,
     )
     if run.replay_id is not None:
-        return tickets + plan_again(connection, parts, run, told, known, artifacts), ""
-    note = f", {len(told)} notifications"
+        return tickets + plan_again(connection, parts, run, told, known, artifacts)
+    summary += f", {len(told)} notifications"
     if known:
-        note += f", {len(known)} of them told before: {', '.join(known)}"
-    return tickets, note
+        summary += f", {len(known)} of them told before: {', '.join(known)}"
+    runs.note_outcome(connection, run, summary)
+    return tickets
 
 
 def foresee_news(parts: Wiring, run: Run) -> list[Notification]:
@@ -225,9 +230,13 @@ def _settle_superseded(parts: Wiring, run: Run) -> None:
     """The scan was sent again with other content: the later run tells of it."""
     log.info("run_superseded", run_id=run.run_id, scan_id=run.scan_id)
     with parts.ledger.write() as connection:
-        if runs.settle_done(connection, run, parts.clock(), score=None):
-            summary = "superseded: the same scan id came again in a later event"
-            runs.note_outcome(connection, run, summary)
+        runs.settle_done(
+            connection,
+            run,
+            parts.clock(),
+            score=None,
+            summary="superseded: the same scan id came again in a later event",
+        )
 
 
 def link(parts: Wiring, key: str, uri: str) -> str:

@@ -1,6 +1,6 @@
 """The header: each task renders some formats of one run and puts them in the store.
 
-The stop after ``chords.dispatch``; the next is ``finish.finish_run``.  A header
+The stop after ``chords.dispatch``; the next is ``finish.settle``.  A header
 task never raises, because a raised header loses the chord's body: whatever
 happens to a format is a row in the ledger and a returned status.
 """

@@ -29,7 +29,6 @@ from store.ledger import Ledger
 from store.runs import RenderedReport
 from store.secrets import SecretBox
 from store.tries import Attempt
-from tests.ended_runs import end_run
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -120,7 +119,7 @@ def render(ledger: Ledger, store: ArtifactStore, run: Run, *, now: datetime = NO
 
 def settle(ledger: Ledger, run: Run, *, now: datetime = NOW) -> None:
     with ledger.write() as connection:
-        assert end_run(connection, run, now, score=50, summary="2 artifacts")
+        assert runs.settle_done(connection, run, now, score=50, summary="2 artifacts")
         news = notification(f"scan.completed:{run.run_id}")
         assert deliveries.save_notification(connection, news, run.run_id, now)
 

@@ -20,9 +20,8 @@ from store.cancelling import cancel_run, list_cancellable, unsettled_of_replay
 from store.deliveries import Recipient, plan_deliveries, save_notification
 from store.events import RunDefaults, record_batch
 from store.ledger import Ledger
-from store.runs import load_run, revive, settle_dead
+from store.runs import load_run, revive, settle_dead, settle_done
 from store.secrets import SecretBox
-from tests.ended_runs import end_run
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 BOX = SecretBox([Fernet.generate_key().decode()])
@@ -63,7 +62,7 @@ def settle(ledger: Ledger, run_id: str) -> bool:
     with ledger.read() as connection:
         run = load_run(connection, run_id)
     with ledger.write() as connection:
-        if not end_run(connection, run, NOW, score=None, summary=""):
+        if not settle_done(connection, run, NOW, score=None, summary=""):
             return False
         save_notification(connection, news, run_id, NOW)
         plan_deliveries(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -51,7 +52,6 @@ from store.ledger import Ledger
 from store.runs import RenderedReport
 from store.secrets import SecretBox
 from store.tries import Attempt, DueDelivery
-from tests.ended_runs import end_run
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -362,7 +362,7 @@ def test_an_explicit_id_with_its_source_is_the_identity(ledger: Ledger) -> None:
 
 def test_a_scan_id_under_another_event_id_replaces_the_scan(ledger: Ledger) -> None:
     first = recorded_run(ledger, 1, entry_id="1-0", id="one")
-    write(ledger, end_run, first, NOW, score=50, summary="")
+    write(ledger, runs.settle_done, first, NOW, score=50, summary="")
     cookies = [{"name": "a"}, {"name": "b"}]
     second = recorded_run(
         ledger, 1, entry_id="2-0", id="two", cookies=cookies, finished=NOW + MINUTE
@@ -379,9 +379,9 @@ def test_the_score_of_a_replaced_scan_does_not_become_that_of_the_new_one(ledger
     first = recorded_run(ledger, 1, entry_id="1-0", id="one")
     second = recorded_run(ledger, 1, entry_id="2-0", id="two")
 
-    assert write(ledger, end_run, first, NOW, score=50, summary="")
+    assert write(ledger, runs.settle_done, first, NOW, score=50, summary="")
     assert [row["score"] for row in rows(ledger, tables.scans)] == [None]
-    assert write(ledger, end_run, second, NOW, score=60, summary="")
+    assert write(ledger, runs.settle_done, second, NOW, score=60, summary="")
     assert [row["score"] for row in rows(ledger, tables.scans)] == [60]
 
 
@@ -398,7 +398,7 @@ def test_an_event_that_is_not_a_scan_result_wants_no_reports(ledger: Ledger) -> 
 
 def test_a_run_freezes_the_scan_before_and_the_history_of_its_domain(ledger: Ledger) -> None:
     oldest = recorded_run(ledger, 1, finished=NOW - 3 * DAY)
-    write(ledger, end_run, oldest, NOW, score=40, summary="")
+    write(ledger, runs.settle_done, oldest, NOW, score=40, summary="")
     recorded_run(ledger, 2, finished=NOW - 2 * DAY)
     recorded_run(ledger, 3, finished=NOW - DAY, domain="b.example")
 
@@ -416,7 +416,7 @@ def test_a_run_freezes_the_last_scored_scan_and_the_latest_since(ledger: Ledger)
     count = earlier_scans.HISTORY_POINTS + 5
     for number in (1, 2):
         scored = recorded_run(ledger, number, finished=NOW + number * MINUTE)
-        write(ledger, end_run, scored, NOW, score=40, summary="")
+        write(ledger, runs.settle_done, scored, NOW, score=40, summary="")
     record(ledger, *(scan(number, finished=NOW + number * MINUTE) for number in range(3, count)))
 
     def frozen(number: int) -> list[str]:
@@ -427,7 +427,7 @@ def test_a_run_freezes_the_last_scored_scan_and_the_latest_since(ledger: Ledger)
     newest = [scan_id(count - step) for step in range(earlier_scans.SCANS_SINCE, 0, -1)]
     assert frozen(count) == [scan_id(2), *newest]
     last = recorded_run(ledger, count + 1, finished=NOW + (count + 1) * MINUTE)
-    write(ledger, end_run, last, NOW, score=50, summary="")
+    write(ledger, runs.settle_done, last, NOW, score=50, summary="")
     assert frozen(count + 2) == [scan_id(count + 1)]
     record(ledger, scan(count + 3, finished=NOW + (count + 3) * MINUTE))
     assert frozen(count + 4) == [scan_id(number + count) for number in (1, 2, 3)]
@@ -894,7 +894,9 @@ def test_a_report_made_on_demand_stands_whatever_was_there_before(ledger: Ledger
 def test_of_two_workers_that_settle_a_run_one_wins(ledger: Ledger) -> None:
     run = recorded_run(ledger)
 
-    won = at_once(lambda: write(ledger, end_run, run, NOW, score=71, summary="2 artifacts"))
+    won = at_once(
+        lambda: write(ledger, runs.settle_done, run, NOW, score=71, summary="2 artifacts")
+    )
 
     assert sorted(won) == [False, True]
     settled = rows(ledger, tables.runs)[0]
@@ -904,14 +906,38 @@ def test_of_two_workers_that_settle_a_run_one_wins(ledger: Ledger) -> None:
     assert rows(ledger, tables.scans)[0]["score"] == 71
 
 
+def test_a_run_s_end_beside_its_scan_sent_again_waits_for_nobody_who_waits_for_it(
+    ledger: Ledger,
+) -> None:
+    """Both take rows in one order: the event, of which the batch has a repeat, then the scan."""
+    run = recorded_run(ledger, 1, entry_id="1-0", id="one")
+    again = (scan(1, "2-0", id="one"), scan(1, "3-0", id="two"))
+    with ThreadPoolExecutor(1) as pool:
+        with ledger.write() as connection:
+            assert runs.settle_done(connection, run, NOW, score=50, summary="2 artifacts")
+            batch = pool.submit(record, ledger, *again)
+            time.sleep(0.3)  # it waits for us now, or has not come so far
+            runs.note_outcome(connection, run, "2 artifacts, 1 notifications")
+        assert (batch.result(30).new, batch.result().repeats) == (1, 1)
+    told = {row["event_id"]: row["reason"] for row in rows(ledger, tables.events)}
+    assert told["one"] == "2 artifacts, 1 notifications"
+
+
+def test_a_format_that_is_asked_for_twice_is_started_once(ledger: Ledger) -> None:
+    run = recorded_run(ledger)
+    begun = start(ledger, run, Format.PDF, Format.PDF)
+    assert set(begun.wanted) == {Format.PDF}
+    assert read(ledger, runs.reports_of_run, run)[Format.PDF]["tries"] == 1
+
+
 def test_a_settled_run_stays_as_it_was_settled(ledger: Ledger) -> None:
     done, dead = recorded_run(ledger, 1), recorded_run(ledger, 2)
-    assert write(ledger, end_run, done, NOW, score=None, summary="fine")
+    assert write(ledger, runs.settle_done, done, NOW, score=None, summary="fine")
     assert write(ledger, runs.settle_dead, dead.run_id, "no such host", NOW)
 
     assert not write(ledger, runs.settle_dead, done.run_id, "late", NOW + DAY)
     assert not write(ledger, runs.settle_dead, dead.run_id, "late", NOW + DAY)
-    assert not write(ledger, end_run, dead, NOW + DAY, score=9, summary="late")
+    assert not write(ledger, runs.settle_done, dead, NOW + DAY, score=9, summary="late")
     write(ledger, runs.postpone, done.run_id, 1, "late", NOW)
     write(ledger, runs.postpone, dead.run_id, 1, "late", NOW)
     write(ledger, runs.mark_dispatched, [RunTicket(done.run_id, 1, (), False)], NOW)
@@ -1574,7 +1600,7 @@ def test_the_owner_is_told_even_where_nothing_matches() -> None:
 def test_runs_are_listed_newest_first_by_state_and_domain(ledger: Ledger) -> None:
     first = recorded_run(ledger, 1)
     record(ledger, scan(2), scan(3, domain="b.example"), now=NOW + MINUTE)
-    write(ledger, end_run, first, NOW, score=88, summary="")
+    write(ledger, runs.settle_done, first, NOW, score=88, summary="")
 
     listed = read(ledger, runs.list_runs, limit=9)
     assert [row["scan_id"] for row in listed] == [scan_id(3), scan_id(2), scan_id(1)]
@@ -1628,8 +1654,8 @@ def test_activity_counts_what_happened_since(ledger: Ledger) -> None:
     record(ledger, dead=[DeadEntry(Entry(STREAM, "9-9", {}), "why")])
     start(ledger, first)
     write(ledger, runs.save_rendered, first, [rendered(Format.PDF)], NOW)
-    write(ledger, end_run, first, NOW, score=70, summary="")
-    write(ledger, end_run, second, NOW, score=81, summary="")
+    write(ledger, runs.settle_done, first, NOW, score=70, summary="")
+    write(ledger, runs.settle_done, second, NOW, score=81, summary="")
 
     assert read(ledger, figures.activity_since, NOW) == {
         "runs": {"done": 2},

@@ -20,7 +20,6 @@ from schemas.runs import DeadEntry, DecodedEntry, Entry, RunState, RunTicket
 from store import events, letters, replayed, replays, retention, runs, tables
 from store.audit import LedgerAudit
 from store.ledger import Ledger
-from tests.ended_runs import end_run
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)
 DEFAULTS = events.RunDefaults(
@@ -77,7 +76,7 @@ def settle(ledger: Ledger, ticket: RunTicket, *ready: Format) -> None:
             for name in ready
         ]
         runs.save_rendered(connection, run, made, NOW)
-        end_run(connection, run, NOW, score=7, summary="done")
+        runs.settle_done(connection, run, NOW, score=7, summary="done")
 
 
 def begin(ledger: Ledger, request: ReplayRequest = REQUEST) -> Any:

@@ -26,7 +26,6 @@ from store.runs import RenderedReport
 from store.secrets import SecretBox
 from store.subscribers import save_subscriber
 from store.tries import Attempt
-from tests.ended_runs import end_run
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -79,7 +78,7 @@ def report(ledger: Ledger, run: Run, now: datetime) -> None:
     with ledger.write() as connection:
         runs.start_rendering(connection, run, [Format.CSV], max_tries=4, now=now)
         runs.save_rendered(connection, run, [made], now)
-        assert end_run(connection, run, now, score=50, summary="1 artifact")
+        assert runs.settle_done(connection, run, now, score=50, summary="1 artifact")
         deliveries.save_notification(connection, told, run.run_id, now)
         (ticket,) = deliveries.plan_deliveries(
             connection,
@@ -398,7 +397,7 @@ def test_the_newest_scored_scans_keep_their_bytes_however_many_have_come_since(
     ]
     for run in later:
         with ledger.write() as connection:
-            assert end_run(connection, run, NOW, score=None, summary="inconclusive")
+            assert runs.settle_done(connection, run, NOW, score=None, summary="inconclusive")
     found = read(
         ledger,
         retention.find_old_scans,

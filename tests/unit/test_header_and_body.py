@@ -575,8 +575,14 @@ def test_a_broker_outage_after_settling_leaves_the_deliveries_to_the_sweep(
     assert [number for _, number, _ in published] == [1]
 
 
-def test_a_ledger_that_stays_away_raises_out_of_the_body_for_the_sweep(
-    light: Any, record: Any, make_scan: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_ledger_that_stays_away_leaves_the_run_to_the_sweep(
+    light: Any,
+    record: Any,
+    make_scan: Any,
+    rows: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    writable: bool,
 ) -> None:
     tries: list[int] = []
 
@@ -587,10 +593,19 @@ def test_a_ledger_that_stays_away_raises_out_of_the_body_for_the_sweep(
         yield
 
     ticket = record(light, make_scan())
-    monkeypatch.setattr(light.ledger, "read", away)
-    with pytest.raises(LedgerUnavailable):
-        finish_run.apply(([], ticket.run_id, 1)).get()
-    assert len(tries) == 1 + light.settings.task_max_retries
+    task = finish_run.apply
+    with monkeypatch.context() as outage:
+        outage.setattr(light.ledger, "read", away)
+        if writable:
+            task(([{"csv": "ready"}], ticket.run_id, 1)).get()
+            assert len(tries) == 1 + light.settings.task_max_retries
+        else:
+            outage.setattr(light.ledger, "write", away)
+            with pytest.raises(LedgerUnavailable):
+                task(([{"csv": "ready"}], ticket.run_id, 1)).get()
+    (run,) = rows(light, "runs")
+    assert run["state"] == "recorded"
+    assert run["last_error"] == ("ledger: database is locked" if writable else None)
 
 
 def test_a_run_that_nobody_knows_fails_loudly_in_the_body(parts: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from typing import Any
 
@@ -117,3 +118,40 @@ def test_what_kills_its_worker_at_the_end_is_given_up_and_nothing_is_rendered_ag
     assert ended["state"] == "dead"
     assert "poison" in ended["last_error"]
     assert set(rendered.values()) == {1}
+
+
+def test_a_fault_of_the_second_step_when_the_first_has_used_up_all_tries_is_told_as_it_is(
+    parts: Any, record: Any, make_scan: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, faults = parts.artifacts.place, [True] * parts.settings.task_max_retries
+
+    def busy(key: str, data: bytes) -> None:
+        if faults:
+            faults.pop()
+            raise ArtifactsUnavailable("no route")
+        place(key, data)
+
+    def settle(*_: Any) -> None:
+        raise LedgerUnavailable("ledger: database is locked")
+
+    monkeypatch.setattr(parts.artifacts, "place", busy)
+    monkeypatch.setattr(finish, "settle", settle)
+    render_and_finish.apply((record(parts, make_scan()).run_id, 1, ALL)).get()
+    (run,) = rows(parts, "runs")
+    assert (run["state"], run["last_error"]) == ("recorded", "ledger: database is locked")
+
+
+def test_artifacts_whose_folder_is_taken_away_are_not_called_ready(
+    parts: Any, record: Any, make_scan: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, taken = parts.artifacts.settle, []
+
+    def take_away(keys: Any) -> None:
+        if not taken:
+            taken.append(shutil.rmtree(parts.artifacts.folder))
+        settle(keys)
+
+    monkeypatch.setattr(parts.artifacts, "settle", take_away)
+    render_and_finish.apply((record(parts, make_scan()).run_id, 1, ALL)).get()
+    assert rows(parts, "runs")[0]["state"] == "done"
+    assert all(parts.artifacts.is_there(row["artifact_key"]) for row in rows(parts, "reports"))

@@ -51,7 +51,7 @@ def test_a_url_is_also_read_under_our_prefix(name: str, monkeypatch: pytest.Monk
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCANHERALD_STREAMS", "scans:a, scans:b,")
-    monkeypatch.setenv("SCANHERALD_FORMATS", "csv,pdf")
+    monkeypatch.setenv("SCANHERALD_FORMATS", "csv,pdf,csv")
     monkeypatch.setenv("SCANHERALD_DELIVERY_SCHEDULE_S", "0,1.5")
     monkeypatch.setenv("SCANHERALD_DATAREF_FILE_ROOTS", "/srv/scans")
     monkeypatch.setenv("SCANHERALD_ENCRYPTION_KEYS", "new,old")

@@ -121,11 +121,16 @@ def test_cells_are_quoted_as_the_standard_library_does_it():
 
 
 def test_a_number_is_written_by_its_own_type_and_not_by_an_equal_ones():
-    report = report_of({"size": 1, "ml_confidence": 1.0}, {"size": 0, "ml_confidence": 0.0})
+    report = report_of(
+        {"size": 1, "ml_confidence": 1.0},
+        {"size": 0, "ml_confidence": 0.0},
+        {"size": None, "ml_confidence": -0.0},
+    )
     rows = list(csv.DictReader(io.StringIO(render_csv(report).decode(), newline="")))
     assert [(row["size_bytes"], row["ml_confidence"]) for row in rows] == [
         ("1", "1.0"),
         ("0", "0.0"),
+        ("", "-0.0"),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -319,3 +320,18 @@ def test_qpdf_finds_nothing_wrong(tmp_path):
     path.write_bytes(branded())
     told = subprocess.run(["qpdf", "--check", path], capture_output=True, text=True, check=True)
     assert "WARNING" not in told.stdout + told.stderr
+
+
+def test_documents_drawn_by_threads_at_once_are_those_drawn_alone():
+    reports = [
+        assess(
+            scan_with([{"name": f"c{place} {chr(0x400 + place)}{chr(0x3B1 + place % 20)}"}]),
+            scan_sha256="ab" * 32,
+            pack=PACK,
+            bounds=Bounds(50_000, 8192),
+        )
+        for place in range(12)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(render_pdf, reports))
+    assert together == [render_pdf(report) for report in reports]
