@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -41,8 +42,12 @@ PREFIX = "SCANHERALD_"
 
 def _split(value: Any) -> Any:
     if isinstance(value, str):
-        return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _distinct(formats: tuple[Format, ...]) -> tuple[Format, ...]:
+    return tuple(dict.fromkeys(formats))
 
 
 def _upper(value: Any) -> Any:
@@ -51,7 +56,7 @@ def _upper(value: Any) -> Any:
 
 Item = TypeVar("Item")
 Listed = Annotated[tuple[Item, ...], NoDecode, BeforeValidator(_split)]
-"""Several values in one variable, separated by commas; one that is said twice counts once."""
+"""Several values in one variable, separated by commas."""
 
 
 def _pair(value: Any) -> Any:
@@ -213,7 +218,7 @@ class Settings(BaseSettings):
     )
 
     # Runs
-    formats: Listed[Format] = Field(
+    formats: Annotated[Listed[Format], AfterValidator(_distinct)] = Field(
         DEFAULT_FORMATS, description="Formats rendered for each scan, separated by commas."
     )
     language: str = Field("en", description="Language of reports and messages.")
