@@ -14,8 +14,8 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AliasChoices,
     AfterValidator,
+    AliasChoices,
     BeforeValidator,
     Field,
     NonNegativeFloat,
