@@ -129,8 +129,14 @@ def main(
     for name in parts.split(","):
         console.print(f"measuring {name}", style="dim", highlight=False)
         figures += PARTS[name](full)
+        machine["took"] = f"{time.monotonic() - began:.0f} s"
+        _save(machine, figures, json_file, markdown)  # a part that breaks costs no other
     console.print(draw_table(figures))
-    machine["took"] = f"{time.monotonic() - began:.0f} s"
+
+
+def _save(
+    machine: dict[str, str], figures: list[Figure], json_file: Path | None, markdown: Path | None
+) -> None:
     if json_file:
         told = {"machine": machine, "figures": [figure.as_json() for figure in figures]}
         json_file.write_text(json.dumps(told, indent=1, default=str) + "\n")

@@ -112,7 +112,8 @@ class _listening:
 
     def __enter__(self) -> tuple[Bench, Service]:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-        self._service = service(reports_high_water=1_000_000)
+        # 50,000 cookies are 25 MB
+        self._service = service(reports_high_water=1_000_000, max_entry_bytes=1 << 26)
         made = self._service.__enter__()
         wiring.use(made.settings)
         publish_only()

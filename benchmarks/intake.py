@@ -38,6 +38,7 @@ from tasks.heart import Heart
 KINDS = {"1 KB": 2, "200 cookies": 200}
 """Events by their number of cookies."""
 BATCH = 50
+PATIENCE_S = 600.0
 QUEUED = ("reports", "notifications", "default", "celery")
 
 T = TypeVar("T")
@@ -164,11 +165,16 @@ class Bench:
             pipe.execute()
 
     def listen(self, count: int) -> None:
-        """The listener's own loop until all are dispatched and acknowledged."""
-        wanted = self.dispatched + count
+        """The listener's own loop until all are dispatched and acknowledged.
+
+        Raises TimeoutError where some never are, such as dead letters.
+        """
+        wanted, give_up = self.dispatched + count, time.monotonic() + PATIENCE_S
         with self._timed():
             while self.dispatched < wanted:
                 self.listener._turn()
+                if time.monotonic() > give_up:
+                    raise TimeoutError(f"{wanted - self.dispatched} of {count} not dispatched")
             self.listener._acknowledge()
 
     def take_in(self, count: int) -> None:

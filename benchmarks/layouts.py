@@ -19,9 +19,9 @@ from benchmarks.sink import sink
 ALWAYS, NEVER = 1 << 40, 0
 BURSTS = {200: 40, 1_000: 16, 2_000: 8, 5_000: 4, 20_000: 2}
 """Scans of one turn, by cookies."""
-ALONE_EVERY_S = {200: 0.5, 1_000: 1.0, 2_000: 1.5, 5_000: 3.0, 20_000: 12.0}
+ALONE_EVERY_S = {200: 0.5, 1_000: 1.0, 2_000: 1.5, 5_000: 2.0, 20_000: 6.0}
 """So far apart that each finds an idle service."""
-ALONE = 6
+ALONE = {200: 6, 1_000: 6, 2_000: 6, 5_000: 4, 20_000: 2}
 
 
 def measure_layouts(*, full: bool) -> list[Figure]:
@@ -52,7 +52,7 @@ def _figures(task: Ours, chord: Ours, cookies: int, rounds: int) -> list[Figure]
             label = f"{one.name} {cookies} {number}"
             burst = [make_scan(f"{label} {n}", cookies) for n in range(BURSTS[cookies])]
             turns[one.name].append(one.run(burst))
-            alone = [make_scan(f"{label} alone {n}", cookies) for n in range(ALONE)]
+            alone = [make_scan(f"{label} alone {n}", cookies) for n in range(ALONE[cookies])]
             waits[one.name] += one.run(alone, ALONE_EVERY_S[cookies]).files
     kb = len(make_scan("size", cookies)) / 1000
     ours, theirs = turns[task.name], turns[chord.name]

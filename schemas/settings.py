@@ -182,7 +182,7 @@ class Settings(BaseSettings):
         60.0, gt=0, description="How often a listener trims and removes idle consumers, s."
     )
     together_bytes: int = Field(
-        1_048_576,
+        524_288,
         ge=0,
         description="A scan of at most so many bytes is one task for all formats and its end; "
         "0: a chord with a task for each, where there are several.",
