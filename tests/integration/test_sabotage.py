@@ -74,7 +74,7 @@ def test_a_header_that_breaks_lets_the_sweep_go_on_until_the_cap_and_then_says_w
 
     run = service.runs()[0]
     assert (run["state"], run["attempt"]) == ("dead", 2)
-    assert "gave up after 2 attempts: a header task ended without a status" in run["last_error"]
+    assert "gave up after 2 attempts: a task ended without saying how" in run["last_error"]
     assert "attempt_broken" in {line["event"] for line in service.log_lines("worker")}
     letters = orjson.loads(service.scanherald("dead-letters", "--json").stdout)
     assert "gave up after 2 attempts" in letters[0]["reason"]
