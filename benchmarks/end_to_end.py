@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -176,13 +176,15 @@ def measure_end_to_end(
             naive.run(_scans(f"warm {number}", 4, real=False))
         turns: list[Turn] = []
         naive_turns: list[Turn] = []
+        bare: list[Pure] = []
+        sample = _scans("burst 0", min(burst, 40), real=real)
         for number in range(rounds):
             turns.append(ours.run(_scans(f"burst {number}", burst, real=real)))
             naive_turns.append(naive.run(_scans(f"naive {number}", naive_burst, real=real)))
+            bare.append(in_fresh_process(time_pure, sample))
         rate = median(turn.rate for turn in turns)
         naive_rate = median(turn.rate for turn in naive_turns)
-        sample = _scans("burst 0", burst, real=real)
-        pure = in_fresh_process(time_pure, sample[:40])
+        pure = Pure(*(median(taken) for taken in zip(*map(astuple, bare), strict=True)))
         cpu = median(turn.cpu_per_scan for turn in turns)
         naive_cpu = median(turn.cpu_per_scan for turn in naive_turns)
         peaks = {name: usage.peak_mb for name, usage in ours.peak_mb().items()}
