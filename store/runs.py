@@ -292,30 +292,31 @@ def save_rendered(
         {
             **_ready(report, now),
             "replay_id": run.replay_id,
-            "of_scan": run.scan_id,
-            "of_format": report.format.value,
-            "of_language": run.inputs.language,
-            "of_run": run.run_id,
+            **_identity(run, report.format),
         }
         for report in sorted(rendered, key=lambda report: report.format)
     ]
     if made:
-        connection.execute(_SAVE_RENDERED, made)
+        connection.execute(_UPDATE_REPORT, made)
 
 
-_SAVE_RENDERED = (
-    update(reports)
-    .where(
-        reports.c.scan_id == bindparam("of_scan"),
-        reports.c.format == bindparam("of_format"),
-        reports.c.language == bindparam("of_language"),
-        reports.c.run_id == bindparam("of_run"),
-    )
-    .values({name: bindparam(name) for name in (
-        "status", "artifact_key", "uri", "size_bytes", "sha256", "rule_pack", "content_sha256",
-        "render_ms", "error", "ready_at", "replay_id",
-    )})
-)  # fmt: skip
+_UPDATE_REPORT = update(reports).where(
+    reports.c.scan_id == bindparam("of_scan"),
+    reports.c.format == bindparam("of_format"),
+    reports.c.language == bindparam("of_language"),
+    reports.c.run_id == bindparam("of_run"),
+)
+"""Sets the columns that it is executed with."""
+
+
+def _identity(run: Run, name: Format) -> dict[str, Any]:
+    """Which report ``_UPDATE_REPORT`` means."""
+    return {
+        "of_scan": run.scan_id,
+        "of_format": name.value,
+        "of_language": run.inputs.language,
+        "of_run": run.run_id,
+    }
 
 
 def _ready(report: RenderedReport, now: datetime) -> dict[str, Any]:
@@ -344,16 +345,14 @@ def save_render_error(
     if final:
         values["status"] = "failed"
     connection.execute(
-        update(reports)
-        .where(*_report_identity(run, name), reports.c.status == "pending")
-        .values(**values)
+        _UPDATE_REPORT.where(reports.c.status == "pending"), values | _identity(run, name)
     )
 
 
 def forgive_starts(connection: Connection, run: Run, formats: Sequence[Format]) -> None:
     """Begin the count of starts again: what ended them was a passing fault, no poison."""
     for name in sorted(formats):
-        connection.execute(update(reports).where(*_report_identity(run, name)).values(tries=0))
+        connection.execute(_UPDATE_REPORT, {"tries": 0, **_identity(run, name)})
 
 
 def report_id(run: Run, name: Format) -> str:
@@ -713,15 +712,6 @@ def oldest_unsettled(connection: Connection) -> datetime | None:
         )
     ).scalar_one()
     return oldest
-
-
-def _report_identity(run: Run, name: Format) -> tuple[Any, ...]:
-    return (
-        reports.c.scan_id == run.scan_id,
-        reports.c.format == name.value,
-        reports.c.language == run.inputs.language,
-        reports.c.run_id == run.run_id,
-    )
 
 
 def find_artifact_key(connection: Connection, scan_id: str, sha256: str) -> str | None:
